@@ -1,0 +1,87 @@
+"""Every error that a user can cause.
+
+Each is named for what is wrong and carries one sentence: what was found, what was expected, what to do. Pages show
+that sentence as a message; the command line prints it to stderr and exits with status 2. Any other exception is a bug.
+"""
+
+from __future__ import annotations
+
+
+class LensError(Exception):
+    """Base of all errors meant for a reader."""
+
+
+class ImageUnreadable(LensError):
+    """The bytes are no image that can be decoded, or they end too early."""
+
+
+class ImageTooLarge(LensError):
+    """The image declares more pixels than are decoded here; found before decoding."""
+
+
+class PromptUnusable(LensError):
+    """The prompt is empty or longer than the model's context."""
+
+
+class PatchOutsideGrid(LensError):
+    """A row, column or region lies outside the image's patch grid."""
+
+
+class LayerMissing(LensError):
+    """A layer that the model, the trace or the index doesn't have."""
+
+
+class SiteMissing(LensError):
+    """A site that was not captured in this trace."""
+
+
+class CapabilityMissing(LensError):
+    """The model has no such part (say, a text-only model asked for its vision tower)."""
+
+
+class StatesUnusable(LensError):
+    """States hold NaN, infinities or zero vectors, for which a cosine is undefined."""
+
+
+class ModelMissing(LensError):
+    """No such model in the catalog, on disk or on the hub."""
+
+
+class ModelUnreadable(LensError):
+    """The model's files are there but can't be loaded."""
+
+
+class CatalogInvalid(LensError):
+    """A row of a user's catalog file is wrong; names the file and the key."""
+
+
+class CorpusUnreadable(LensError):
+    """The corpus is missing, of an unknown kind, empty, or lacks the named column."""
+
+
+class IndexMissing(LensError):
+    """There is no index at the path or under the name."""
+
+
+class IndexDamaged(LensError):
+    """A file of the index is missing, truncated or altered, or its format version is unknown."""
+
+
+class IndexMismatch(LensError):
+    """The index was built from another model, or another corpus, than the one it is used with."""
+
+
+class IndexUnfinished(LensError):
+    """The folder holds an index whose build was interrupted, or a build that can't be resumed as asked."""
+
+
+class ProvisioningFailed(LensError):
+    """The offline model could not be fetched or assembled."""
+
+
+class ExportFailed(LensError):
+    """A figure or table could not be written."""
+
+
+class Cancelled(LensError):
+    """The user cancelled long work; what was done so far is kept."""
