@@ -1,0 +1,181 @@
+"""An image file of any common kind becomes one RGB picture.
+
+Invariants. The size is read from the header and checked *before* a pixel is decoded, so that a small file which unpacks
+to gigabytes costs nothing. Whatever the bytes are, the outcome is a :class:`Picture` or an error of ``lens.errors``.
+A picture's coordinates are pixels after EXIF rotation: x to the right, y down, (0, 0) the top left corner.
+Nothing here is shared between calls: any number of threads may open pictures at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from lens.errors import ImageTooLarge, ImageUnreadable
+
+MAX_PIXELS = 64_000_000
+"""Pixels that are decoded at most: above the 50 megapixels of today's telephones; 192 MB as RGB."""
+
+MAX_BYTES = 100_000_000
+"""Bytes of a file at most."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+"""The decoders that are tried. Pillow knows some forty more, which nobody asked for and an attacker could reach."""
+
+KINDS = "PNG, JPEG, WebP, BMP, TIFF or GIF"
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation (EXIF 2.3, tag 0x0112) → the transposition that shows the picture upright."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An opened image. Two pictures are equal when their bytes and names are."""
+
+    image: Image.Image = field(compare=False, repr=False)
+    """RGB; first frame; upright; alpha composited on white."""
+    name: str
+    """The file's name as given: untrusted text."""
+    digest: str
+    """SHA-256 of the file's bytes, in hex."""
+
+    @property
+    def width(self) -> int:
+        """Pixels from left to right, after EXIF rotation."""
+        return self.image.width
+
+    @property
+    def height(self) -> int:
+        """Pixels from top to bottom, after EXIF rotation."""
+        return self.image.height
+
+
+def open_picture(source: bytes | str | Path, name: str | None = None) -> Picture:
+    """Open an image from its bytes or its path.
+
+    ``name`` is what the picture is called in messages and exports; by default the path's last part.
+
+    Raises ImageUnreadable for what can't be decoded to the end, ImageTooLarge for more than ``MAX_PIXELS`` pixels (found
+    before decoding) or ``MAX_BYTES`` bytes.
+    """
+    name = name or ("image" if isinstance(source, bytes) else Path(source).name)
+    shown = _shown(name)
+    data = source if isinstance(source, bytes) else _read(Path(source), shown)
+    if not data:
+        raise ImageUnreadable(f"{shown} is empty (0 bytes); choose a {KINDS} file.")
+    if len(data) > MAX_BYTES:
+        raise _too_many_bytes(shown, len(data))
+    return Picture(_decode(data, shown), name, hashlib.sha256(data).hexdigest())
+
+
+def _shown(name: str) -> str:
+    """A name for one line of a message: no control or direction-changing characters, at most 80 characters."""
+    plain = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c).startswith("C") else c for c in name)
+    return f"“{plain if len(plain) <= 80 else plain[:77] + '…'}”"
+
+
+def _read(path: Path, shown: str) -> bytes:
+    try:
+        if not path.is_file():
+            found = "is a folder or device" if path.exists() else "does not exist"
+            raise ImageUnreadable(f"The image file {shown} {found}; give the path of a {KINDS} file.")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise _too_many_bytes(shown, size)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageUnreadable(
+            f"The image file {shown} can't be read ({reason}); give the path of a {KINDS} file."
+        ) from error
+
+
+def _too_many_bytes(shown: str, size: int) -> ImageTooLarge:
+    return ImageTooLarge(
+        f"{shown} has {size / 1e6:.1f} MB, more than the {MAX_BYTES / 1e6:.0f} MB that are read here; "
+        "save a smaller version of it."
+    )
+
+
+def _decode(data: bytes, shown: str) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.size, shown)
+            image.load()
+            return _upright(_to_rgb(image), image)
+    except (ImageTooLarge, ImageUnreadable):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLarge(
+            f"{shown} declares far more pixels than the {MAX_PIXELS / 1e6:.0f} megapixels that are decoded here; "
+            "scale it down."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageUnreadable(
+            f"{shown} is no image that can be read: its {len(data):,} bytes don't begin like a {KINDS} file, "
+            "whatever its name says; choose another file."
+        ) from error
+    except Exception as error:
+        # Decoders of damaged bytes raise whatever comes up (OSError, SyntaxError, struct.error, IndexError, ...).
+        raise ImageUnreadable(
+            f"{shown} is a damaged or incomplete image ({_reason(error)}); save or download it again."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
+
+
+def _check_size(size: tuple[int, int], shown: str) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageUnreadable(f"{shown} is {width} x {height} pixels: there is nothing to see; choose another file.")
+    if width * height > MAX_PIXELS:
+        raise ImageTooLarge(
+            f"{shown} is {width} x {height} pixels ({width * height / 1e6:.0f} megapixels), more than the "
+            f"{MAX_PIXELS / 1e6:.0f} megapixels that are decoded here; scale it down."
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255, which turns nearly every 16-bit picture white.
+        wide = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return _stretched(np.asarray(image, dtype=np.float64)).convert("RGB")
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretched(values: np.ndarray) -> Image.Image:
+    """Grey from ``[h, w]`` values without a nominal range: the least finite one is black, the greatest white."""
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / ((high - low) or 1.0)
+    return Image.fromarray(np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8))
+
+
+def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
+    try:
+        # Read after decoding: Pillow turns TIFFs itself while it loads them, and then drops the tag.
+        orientation = source.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return picture  # a damaged EXIF block says nothing about the pixels
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return picture if turn is None else picture.transpose(turn)
