@@ -1,0 +1,79 @@
+"""What the model says: greedy answers, the log-probability of a given answer, the next-token distribution.
+
+Each can be called inside an intervention (:mod:`lens.backend.interventions`) to see what it changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lens.backend.encoding import Encoded
+from lens.backend.loading import LoadedModel
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A greedy answer.
+
+    Attributes:
+        ids: generated token ids, end-of-sequence left out.
+        text: their text without special tokens.
+        finished: whether the model ended by itself rather than at the length limit.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    finished: bool
+
+
+def generate(loaded: LoadedModel, encoded: Encoded, max_new_tokens: int = 24) -> Answer:
+    """The model's greedy answer to the encoded prompt."""
+    with loaded.lock, torch.inference_mode():
+        output = loaded.model.generate(
+            **encoded.inputs,
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=_pad_id(loaded),
+        )
+    ids = output[0, len(encoded.token_map) :].tolist()
+    ends = _end_ids(loaded)
+    finished = bool(ids) and ids[-1] in ends
+    ids = ids[:-1] if finished else ids
+    return Answer(tuple(ids), loaded.tokenizer.decode(ids, skip_special_tokens=True).strip(), finished)
+
+
+def next_token_logprobs(loaded: LoadedModel, encoded: Encoded) -> Float[Tensor, " vocab"]:
+    """Log-probabilities (natural logarithm) of the token after the prompt, float32 on the CPU."""
+    with loaded.lock, torch.inference_mode():
+        logits = loaded.model(**encoded.inputs, use_cache=False, logits_to_keep=1).logits
+    return logits[0, -1].float().log_softmax(-1).cpu()
+
+
+def answer_logprob(loaded: LoadedModel, encoded: Encoded, answer: Answer | tuple[int, ...]) -> float:
+    """Sum over the answer's tokens of their log-probability (nats) given the prompt and the tokens before."""
+    ids = answer.ids if isinstance(answer, Answer) else answer
+    if not ids:
+        return 0.0
+    inputs = dict(encoded.inputs)
+    tail = torch.tensor([ids], device=inputs["input_ids"].device)
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], tail], dim=1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    with loaded.lock, torch.inference_mode():
+        logits = loaded.model(**inputs, use_cache=False, logits_to_keep=len(ids) + 1).logits
+    logprobs = logits[0, :-1].float().log_softmax(-1)
+    return float(logprobs.gather(1, tail[0, :, None]).sum())
+
+
+def _end_ids(loaded: LoadedModel) -> set[int]:
+    ends = loaded.model.generation_config.eos_token_id
+    return set(ends) if isinstance(ends, list) else {ends}
+
+
+def _pad_id(loaded: LoadedModel) -> int | None:
+    if loaded.tokenizer.pad_token_id is not None:
+        return loaded.tokenizer.pad_token_id
+    return next((end for end in _end_ids(loaded) if end is not None), None)

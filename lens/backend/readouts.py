@@ -1,0 +1,93 @@
+"""States → vocabulary words: logit lens and embedding lens.
+
+Both work in float32 whatever the model's dtype, and walk the vocabulary in chunks, so that memory stays bounded for any
+number of states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lens.backend.loading import LoadedModel
+from lens.errors import StatesUnusable
+
+CHUNK = 1024
+"""States unembedded at once: 1,024 x 49,152 logits are 200 MB in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """The k best vocabulary entries of each of n states, best first.
+
+    Attributes:
+        ids: token ids.
+        scores: raw logits (logit lens) or cosines (embedding lens).
+        tokens: each entry as text, leading space kept.
+    """
+
+    ids: Int[np.ndarray, "n k"]
+    scores: Float[np.ndarray, "n k"]
+    tokens: tuple[tuple[str, ...], ...]
+
+
+def check_states(states: Float[Tensor, "n d"] | Float[np.ndarray, "n d"], zeros: bool = True) -> None:
+    """Refuse NaN and infinities, and with ``zeros`` also zero vectors, for which a cosine is undefined."""
+    tensor = torch.as_tensor(states)
+    bad = ~torch.isfinite(tensor).all(-1)
+    if zeros:
+        bad |= tensor.abs().amax(-1) == 0
+    if bad.any():
+        raise StatesUnusable(
+            f"{int(bad.sum())} of {len(tensor)} states hold NaN, infinities or only zeros, so that nothing is near them; "
+            "choose another layer or another dtype for the model."
+        )
+
+
+def logit_lens(loaded: LoadedModel, states: Float[Tensor, "n d"], layer: int, k: int = 5) -> Words:
+    """Final norm, then unembedding; scores are raw logits (nostalgebraist 2020).
+
+    States of layer N carry the final norm already (the convention of :mod:`lens.backend.anatomy`): it is not applied a
+    second time.
+    """
+    anatomy = loaded.anatomy
+    anatomy.check_layer(layer)
+    check_states(states, zeros=False)
+
+    def logits(chunk: Tensor) -> Tensor:
+        normed = chunk if layer == anatomy.depth else anatomy.final_norm(chunk)
+        return anatomy.unembedding(normed).float()
+
+    with loaded.lock, torch.inference_mode():
+        tops = [logits(chunk.to(loaded.device, loaded.dtype)).topk(k) for chunk in states.split(CHUNK)]
+    return _words(loaded, tops)
+
+
+def embedding_lens(loaded: LoadedModel, states: Float[Tensor, "n d"], k: int = 5) -> Words:
+    """Cosine with the rows of the input-embedding matrix: no centring, no norm layer, not the unembedding.
+
+    Vocabulary entries whose embedding is zero (padding rows) are never neighbours.
+    """
+    check_states(states)
+    with torch.inference_mode():
+        embeddings = loaded.anatomy.embeddings.weight.float()
+        norms = embeddings.norm(dim=-1, keepdim=True)
+        unit = embeddings / norms.clamp_min(1e-12)
+        empty = norms[:, 0] == 0
+        tops = []
+        for chunk in states.split(CHUNK):
+            query = chunk.to(loaded.device).float()
+            cosines = (query / query.norm(dim=-1, keepdim=True)) @ unit.T
+            tops.append(cosines.masked_fill(empty, -torch.inf).topk(k))
+    return _words(loaded, tops)
+
+
+def _words(loaded: LoadedModel, tops: list) -> Words:
+    ids = torch.cat([top.indices for top in tops]).cpu().numpy()
+    scores = torch.cat([top.values for top in tops]).cpu().numpy()
+    text = {int(i): loaded.tokenizer.decode([int(i)]) for i in np.unique(ids)}
+    return Words(ids, scores, tuple(tuple(text[int(i)] for i in row) for row in ids))

@@ -1,0 +1,86 @@
+"""What is kept in memory between redraws, shared by all sessions and pages: models and traces, bounded in bytes.
+
+One process has one :data:`STORE`. Whoever asks for something that is being made waits for it instead of making it twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Generic, TypeVar
+
+from lens.backend.catalog import ModelSpec
+from lens.backend.encoding import Encoded
+from lens.backend.loading import LoadedModel, load
+from lens.backend.tracing import Trace, trace
+
+Value = TypeVar("Value")
+
+MODEL_BYTES = 8 << 30
+TRACE_BYTES = 1 << 30
+
+
+class BoundedCache(Generic[Value]):
+    """Least recently used values up to a number of bytes; the newest is kept even when it alone is larger."""
+
+    def __init__(self, limit: int, size: Callable[[Value], int]) -> None:
+        self.limit = limit
+        self._size = size
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
+        self._making: dict[Hashable, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        with self._guard:
+            return sum(self._size(value) for value in self._values.values())
+
+    def __contains__(self, key: Hashable) -> bool:
+        with self._guard:
+            return key in self._values
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The value under ``key``, made by ``make`` if it isn't there. An error in ``make`` leaves nothing behind."""
+        with self._guard:
+            lock = self._making.setdefault(key, threading.Lock())
+        with lock:
+            with self._guard:
+                if key in self._values:
+                    self._values.move_to_end(key)
+                    return self._values[key]
+            value = make()
+            with self._guard:
+                self._values[key] = value
+                self._evict()
+                self._making.pop(key, None)
+            return value
+
+    def clear(self) -> None:
+        with self._guard:
+            self._values.clear()
+
+    def _evict(self) -> None:
+        while len(self._values) > 1 and sum(map(self._size, self._values.values())) > self.limit:
+            self._values.popitem(last=False)
+
+
+class Store:
+    """Loaded models and traces by content."""
+
+    def __init__(self, model_bytes: int = MODEL_BYTES, trace_bytes: int = TRACE_BYTES) -> None:
+        self.models: BoundedCache[LoadedModel] = BoundedCache(model_bytes, lambda loaded: loaded.nbytes)
+        self.traces: BoundedCache[Trace] = BoundedCache(trace_bytes, lambda held: held.nbytes)
+
+    def model(self, spec: ModelSpec) -> LoadedModel:
+        """The model of ``spec``, loaded once."""
+        return self.models.get(spec, lambda: load(spec))
+
+    def trace(self, loaded: LoadedModel, encoded: Encoded, sites: Iterable[str]) -> Trace:
+        """The trace of ``encoded`` at ``sites``, run once for the same content."""
+        wanted = tuple(dict.fromkeys(sites))
+        key: tuple[Any, ...] = (encoded.key, str(loaded.dtype), str(loaded.device), wanted)
+        return self.traces.get(key, lambda: trace(loaded, encoded, wanted))
+
+
+STORE = Store()
