@@ -20,6 +20,9 @@ from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.errors import CapabilityMissing, ModelUnreadable, PatchOutsideGrid, PromptUnusable
 
+DEFAULT_PROMPT = "Describe the image."
+"""What the model is asked where nobody typed anything else, in the app and on the command line."""
+
 MAX_PROMPT_TOKENS = 1024
 """Longest prompt that is read. A trace keeps every layer of every position: 1,024 positions are 73 MB for the offline
 model and 540 MB for a 7B model in bfloat16."""
@@ -132,7 +135,7 @@ def encode(loaded: LoadedModel, prompt: str, picture: Picture | None = None) -> 
 def _check_prompt(loaded: LoadedModel, prompt: str) -> None:
     if not prompt.strip():
         raise PromptUnusable(
-            "The prompt is empty; type what the model is to be asked, for example 'Describe the image.'."
+            f"The prompt is empty; type what the model is to be asked, for example {DEFAULT_PROMPT!r}."
         )
     placeholder = getattr(loaded.processor, "image_token", None)
     if placeholder and placeholder in prompt:
