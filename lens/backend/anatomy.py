@@ -45,7 +45,7 @@ class Family:
 FAMILIES: tuple[Family, ...] = (
     Family(
         name="LLaVA",
-        model_types=("llava",),
+        model_types=("llava", "tokenlens_demo"),
         text="model.language_model",
         vision_tower="model.vision_tower",
         connector="model.multi_modal_projector",
@@ -68,7 +68,7 @@ FAMILIES: tuple[Family, ...] = (
 VISION_BLOCKS: dict[str, str] = {
     "clip_vision_model": "encoder.layers",
     "siglip_vision_model": "encoder.layers",
-    "efficientnet_lite_vision": "blocks",
+    "efficientnet_lite": "blocks",
 }
 """Where a vision tower keeps its blocks, by the ``model_type`` of its configuration."""
 
