@@ -89,7 +89,7 @@ def trace(loaded: LoadedModel, encoded: Encoded, sites: Iterable[str]) -> Trace:
     Raises:
         LayerMissing: a layer or block that the model doesn't have.
         CapabilityMissing: a vision site of a text-only model.
-        SiteMissing: an unknown site name.
+        SiteMissing: an unknown site name, or a vision site of an input without a picture.
     """
     captures = [_locate(loaded.anatomy, site) for site in dict.fromkeys(sites)]
     states = _run(loaded, captures, loaded.model, {**encoded.inputs, "use_cache": False})
@@ -138,6 +138,11 @@ def _run(loaded: LoadedModel, captures: list[_Capture], model: Any, inputs: dict
             model(**inputs)
         except _Enough:
             pass
+    missed = [capture.site for capture in captures if capture.site not in found]
+    if missed:
+        raise SiteMissing(
+            f"The run didn't reach {', '.join(missed)}, since this input has no picture; give one, or choose other sites."
+        )
     return found
 
 
