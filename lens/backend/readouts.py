@@ -6,6 +6,7 @@ number of states.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ from lens.errors import StatesUnusable
 
 CHUNK = 1024
 """States unembedded at once: 1,024 x 49,152 logits are 200 MB in float32."""
+
+VOCABULARY_CHUNK = 16384
+"""Embeddings compared at once: 16,384 x 4,096 are 268 MB in float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,7 @@ def logit_lens(loaded: LoadedModel, states: Float[Tensor, "n d"], layer: int, k:
 
     with loaded.lock, torch.inference_mode():
         tops = [logits(chunk.to(loaded.device, loaded.dtype)).topk(k) for chunk in states.split(CHUNK)]
-    return _words(loaded, tops)
+    return _words(loaded, [(top.values, top.indices) for top in tops])
 
 
 def embedding_lens(loaded: LoadedModel, states: Float[Tensor, "n d"], k: int = 5) -> Words:
@@ -73,21 +77,24 @@ def embedding_lens(loaded: LoadedModel, states: Float[Tensor, "n d"], k: int = 5
     Vocabulary entries whose embedding is zero (padding rows) are never neighbours.
     """
     check_states(states)
+    weight = loaded.anatomy.embeddings.weight
     with torch.inference_mode():
-        embeddings = loaded.anatomy.embeddings.weight.float()
-        norms = embeddings.norm(dim=-1, keepdim=True)
-        unit = embeddings / norms.clamp_min(1e-12)
-        empty = norms[:, 0] == 0
-        tops = []
-        for chunk in states.split(CHUNK):
-            query = chunk.to(loaded.device).float()
-            cosines = (query / query.norm(dim=-1, keepdim=True)) @ unit.T
-            tops.append(cosines.masked_fill(empty, -torch.inf).topk(k))
-    return _words(loaded, tops)
+        query = torch.nn.functional.normalize(states.to(weight.device).float(), dim=-1)
+        values = torch.full((len(query), 0), -torch.inf, device=weight.device)
+        ids = torch.zeros((len(query), 0), dtype=torch.long, device=weight.device)
+        for start in range(0, len(weight), VOCABULARY_CHUNK):
+            rows = weight[start : start + VOCABULARY_CHUNK].float()
+            norms = rows.norm(dim=-1)
+            cosines = (query @ rows.T / norms.clamp_min(1e-12)).masked_fill(norms == 0, -torch.inf)
+            top = cosines.topk(min(k, len(rows)))
+            values, ids = torch.cat([values, top.values], 1), torch.cat([ids, top.indices + start], 1)
+            best = values.topk(min(k, values.shape[1]))
+            values, ids = best.values, ids.gather(1, best.indices)
+    return _words(loaded, [(values, ids)])
 
 
-def _words(loaded: LoadedModel, tops: list) -> Words:
-    ids = torch.cat([top.indices for top in tops]).cpu().numpy()
-    scores = torch.cat([top.values for top in tops]).cpu().numpy()
+def _words(loaded: LoadedModel, tops: Sequence[tuple[Tensor, Tensor]]) -> Words:
+    scores = torch.cat([values for values, _ids in tops]).cpu().numpy()
+    ids = torch.cat([ids for _values, ids in tops]).cpu().numpy()
     text = {int(i): loaded.tokenizer.decode([int(i)]) for i in np.unique(ids)}
     return Words(ids, scores, tuple(tuple(text[int(i)] for i in row) for row in ids))

@@ -1,4 +1,5 @@
-"""What is kept in memory between redraws, shared by all sessions and pages: models and traces, bounded in bytes.
+"""What is kept in memory between redraws, shared by all sessions and pages: models, traces and answers, bounded
+in bytes.
 
 One process has one :data:`STORE`. Whoever asks for something that is being made waits for it instead of making it twice.
 """
@@ -10,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Generic, TypeVar
 
+from lens.backend.answers import Answer, generate
 from lens.backend.catalog import ModelSpec
 from lens.backend.encoding import Encoded
 from lens.backend.loading import LoadedModel, load
@@ -19,6 +21,7 @@ Value = TypeVar("Value")
 
 MODEL_BYTES = 8 << 30
 TRACE_BYTES = 1 << 30
+ANSWER_BYTES = 1 << 20
 
 
 class BoundedCache(Generic[Value]):
@@ -66,11 +69,15 @@ class BoundedCache(Generic[Value]):
 
 
 class Store:
-    """Loaded models and traces by content."""
+    """Loaded models, traces and answers by content.
+
+    Never ask the store inside an intervention: what it keeps is what the unchanged model does.
+    """
 
     def __init__(self, model_bytes: int = MODEL_BYTES, trace_bytes: int = TRACE_BYTES) -> None:
         self.models: BoundedCache[LoadedModel] = BoundedCache(model_bytes, lambda loaded: loaded.nbytes)
         self.traces: BoundedCache[Trace] = BoundedCache(trace_bytes, lambda held: held.nbytes)
+        self.answers: BoundedCache[Answer] = BoundedCache(ANSWER_BYTES, lambda held: 8 * len(held.ids) + len(held.text))
 
     def model(self, spec: ModelSpec) -> LoadedModel:
         """The model of ``spec``, loaded once."""
@@ -81,6 +88,11 @@ class Store:
         wanted = tuple(dict.fromkeys(sites))
         key: tuple[Any, ...] = (encoded.key, str(loaded.dtype), str(loaded.device), wanted)
         return self.traces.get(key, lambda: trace(loaded, encoded, wanted))
+
+    def answer(self, loaded: LoadedModel, encoded: Encoded) -> Answer:
+        """The model's greedy answer, generated once for the same content."""
+        key = (encoded.key, str(loaded.dtype), str(loaded.device))
+        return self.answers.get(key, lambda: generate(loaded, encoded))
 
 
 STORE = Store()
