@@ -1,0 +1,227 @@
+"""An index on disk, opened safely: identity and checksums first, then memory-mapped.
+
+A folder holds ``manifest.json``, one FAISS file a layer, ``contexts.parquet``, ``sentences.parquet`` and
+``statistics.safetensors`` (``mean.l`` and ``deviation.l`` of the raw states). FAISS parses its files in C++ and doesn't
+notice every flipped byte, so no file is parsed before its SHA-256 was found right.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+from safetensors.numpy import load_file
+
+from lens.backend.loading import LoadedModel
+from lens.errors import IndexDamaged, IndexMismatch, IndexMissing, IndexUnfinished, LayerMissing
+from lens.home import home, project_root
+from lens.latentlens import manifest as form
+from lens.latentlens.files import sha256
+from lens.latentlens.manifest import Manifest, read_manifest
+
+_FAISS = threading.Lock()
+"""FAISS's limit for what a file may make it allocate is one for the whole process."""
+_verified: dict[Path, tuple] = {}
+"""Files found right by this process: path → (size, time of change, inode, SHA-256)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """An opened index; safe to search from several threads.
+
+    Attributes:
+        path: its folder.
+        faiss: by layer, a FAISS index of unit vectors; row r of each is context r.
+    """
+
+    path: Path
+    manifest: Manifest
+    faiss: dict[int, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(self.faiss)
+
+    @property
+    def width(self) -> int:
+        return self.manifest.width
+
+    @property
+    def rows(self) -> int:
+        """Contexts, the same number in every layer."""
+        return self.manifest.rows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, nearly all of them mapped rather than held."""
+        return sum(record.bytes for record in self.manifest.files.values())
+
+    @cached_property
+    def contexts(self) -> pa.Table:
+        """One row a context, columns as in ``CONTEXT_SCHEMA`` of :mod:`lens.latentlens.plan`."""
+        return pq.read_table(self.path / form.CONTEXTS, memory_map=True)
+
+    @cached_property
+    def sentences(self) -> pa.ChunkedArray:
+        return pq.read_table(self.path / form.SENTENCES, memory_map=True).column("text")
+
+    @cached_property
+    def _statistics(self) -> dict[str, np.ndarray]:
+        return load_file(self.path / form.STATISTICS)
+
+    def mean(self, layer: int) -> Float[np.ndarray, " d"]:
+        """Mean of the layer's raw states over all contexts."""
+        return self._statistics[f"mean.{self.check_layer(layer)}"]
+
+    def deviation(self, layer: int) -> Float[np.ndarray, " d"]:
+        """Standard deviation of the layer's raw states, per dimension."""
+        return self._statistics[f"deviation.{self.check_layer(layer)}"]
+
+    def check_layer(self, layer: int) -> int:
+        """``layer`` itself if it is stored, else :class:`LayerMissing`."""
+        if layer not in self.faiss:
+            stored = ", ".join(map(str, self.layers))
+            raise LayerMissing(
+                f"Layer {layer} was asked for, but the index {self.name} stores {stored}; choose among these."
+            )
+        return layer
+
+    def info(self) -> dict[str, Any]:
+        """The manifest as plain Python, with the total size."""
+        return {**asdict(self.manifest), "bytes": self.nbytes}
+
+
+def index_folders() -> dict[str, Path]:
+    """Finished indexes by name: in the user's cache folder, then those shipped with the project."""
+    found: dict[str, Path] = {}
+    for root in (home() / "indexes", project_root() / "indexes"):
+        for path in sorted(root.glob(f"*/{form.NAME}")):
+            found.setdefault(path.parent.name, path.parent)
+    return found
+
+
+def find_index(name_or_path: str | Path) -> Path:
+    """The folder of an index given by path, or by the name it has in one of :func:`index_folders`.
+
+    Raises:
+        IndexMissing: neither.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    folders = index_folders()
+    if str(name_or_path) in folders:
+        return folders[str(name_or_path)]
+    known = ", ".join(folders) or "none yet; build one with `python -m lens index build`"
+    raise IndexMissing(f"There is no index at {str(name_or_path)!r}, nor one of that name (there are: {known}).")
+
+
+def open_index(path: str | Path, loaded: LoadedModel | None = None) -> Index:
+    """Open the index in the folder ``path``, for the model ``loaded`` if one is given.
+
+    Raises:
+        IndexMissing, IndexUnfinished: no index there, or half of one.
+        IndexDamaged: a file is missing, truncated or altered, or of an unknown version.
+        IndexMismatch: it belongs to another language model or tokenizer.
+    """
+    folder = Path(path)
+    manifest = _manifest(folder)
+    if loaded is not None:
+        check_model(folder.name, manifest, loaded)
+    _check_files(folder, manifest)
+    return Index(folder, manifest, {record.layer: _map(folder, record, manifest) for record in manifest.layers})
+
+
+def verify_index(path: str | Path) -> Index:
+    """Read every byte of the index in ``path`` again and compare; returns it opened. Raises what :func:`open_index` does."""
+    folder = Path(path)
+    for name in _manifest(folder).files:
+        _verified.pop((folder / name).resolve(), None)
+    index = open_index(folder)
+    sentences = len(index.sentences)
+    found = (index.contexts.num_rows, set(index.contexts.column("sentence").unique().to_pylist()))
+    if found != (index.rows, set(range(sentences))):
+        raise IndexDamaged(f"Contexts and sentences of the index {index.name} don't fit each other; build it again.")
+    return index
+
+
+def check_model(name: str, manifest: Manifest, loaded: LoadedModel) -> None:
+    """Refuse a model whose states don't belong to the index, naming what differs."""
+    theirs = {
+        "width": (manifest.width, loaded.anatomy.width),
+        "depth": (manifest.depth, loaded.anatomy.depth),
+        "language model's weights": (manifest.language_fingerprint[:12], loaded.language_fingerprint[:12]),
+        "tokenizer": (manifest.tokenizer_hash[:12], loaded.tokenizer_hash[:12]),
+    }
+    different = [
+        f"{what} ({index} in the index, {model} here)" for what, (index, model) in theirs.items() if index != model
+    ]
+    if different:
+        raise IndexMismatch(
+            f"The index {name} was built from {manifest.model}, not from {loaded.name}: they differ in "
+            f"{' and '.join(different)}; choose an index of this model or build one."
+        )
+
+
+def _manifest(folder: Path) -> Manifest:
+    if (folder / form.NAME).is_file():
+        return read_manifest(folder)
+    if (folder / "building").is_dir():
+        raise IndexUnfinished(
+            f"The index in {folder.name} is half built; resume its build (--resume) or choose another."
+        )
+    raise IndexMissing(f"There is no index in {folder}: it has no {form.NAME}; build one or choose another folder.")
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    for name, record in manifest.files.items():
+        path = (folder / name).resolve()
+        if not path.is_file():
+            raise IndexDamaged(f"The index {folder.name} lacks its file {name}; restore it or build the index again.")
+        stat = path.stat()
+        if stat.st_size != record.bytes:
+            raise IndexDamaged(
+                f"{name} of the index {folder.name} has {stat.st_size:,} bytes instead of {record.bytes:,}; restore it or "
+                "build the index again."
+            )
+        state = (stat.st_size, stat.st_mtime_ns, stat.st_ino, record.sha256)
+        if _verified.get(path) == state:
+            continue
+        if sha256(path) != record.sha256:
+            raise IndexDamaged(
+                f"{name} of the index {folder.name} was altered (its SHA-256 isn't the manifest's); restore it or build "
+                "the index again."
+            )
+        _verified[path] = state
+
+
+def _map(folder: Path, record: form.LayerRecord, manifest: Manifest) -> Any:
+    """One layer's FAISS index, memory-mapped, with the form that the manifest says."""
+    flag = faiss.IO_FLAG_MMAP if "IVF" in manifest.factory else faiss.IO_FLAG_MMAP_IFC
+    path = folder / record.file
+    with _FAISS:
+        faiss.set_deserialization_vector_byte_limit(max(path.stat().st_size, 1 << 20))
+        try:
+            index = faiss.read_index(str(path), flag)
+        except RuntimeError as error:
+            raise IndexDamaged(
+                f"{record.file} of the index {folder.name} can't be read by FAISS; build the index again."
+            ) from error
+    if (index.d, index.ntotal, index.metric_type) != (manifest.width, record.rows, faiss.METRIC_INNER_PRODUCT):
+        raise IndexDamaged(
+            f"{record.file} of the index {folder.name} holds {index.ntotal:,} rows of width {index.d} instead of "
+            f"{record.rows:,} of {manifest.width}; build the index again."
+        )
+    return index
