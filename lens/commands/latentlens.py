@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _read(
-    args: argparse.Namespace, spec: ModelSpec, picture: Picture, index: str | None, lenses: tuple[str, ...]
+    args: argparse.Namespace, spec: ModelSpec, picture: Picture, index: str | None, lenses: Sequence[str]
 ) -> Reading:
     from lens.backend.catalog import prepare
     from lens.backend.encoding import DEFAULT_PROMPT, encode

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -191,8 +192,13 @@ def _neighbours(
 
 
 def vocabulary(words: Words) -> list[tuple[VocabularyWord, ...]]:
-    """Vocabulary entries as rows of a reading: one tuple per state, best first."""
+    """Vocabulary entries as rows of a reading: one tuple per state, best first; entries that are nobody's neighbour (a
+    padding row of zeros, at -inf) are left out."""
     return [
-        tuple(VocabularyWord(token.strip(), token, float(value)) for token, value in zip(tokens, values, strict=True))
+        tuple(
+            VocabularyWord(token.strip(), token, float(value))
+            for token, value in zip(tokens, values, strict=True)
+            if np.isfinite(value)
+        )
         for tokens, values in zip(words.tokens, words.scores, strict=True)
     ]
