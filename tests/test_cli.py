@@ -382,7 +382,15 @@ def test_progress_is_sparse_where_no_one_watches(capsys: pytest.CaptureFixture[s
             now[0] = float(second)
             report(second, 50, f"Reading\n{second}")
     # After one second, then every ten.
-    assert capsys.readouterr().err == "Reading 1 (2%)\nReading 11 (22%)\nReading 21 (42%)\n"
+    assert capsys.readouterr().err == "2% Reading 1\n22% Reading 11\n42% Reading 21\n"
+
+
+def test_a_file_that_may_not_be_used(run, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = sentence(run("index", "verify", tmp_path / "file" / "index"))
+    assert "file" in refused
+    too_long = sentence(run("index", "build", "word " * 1000, "--model", place.model, "--out", tmp_path / "out"))
+    assert "can't be used (File name too long)" in too_long
 
 
 def test_unknown_model_folder_without_a_model(run, place: Place, tmp_path: Path) -> None:

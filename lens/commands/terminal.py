@@ -86,7 +86,7 @@ class _Line:
         if now < self.due:
             return
         self.due = now + (SMOOTH if self.live else SPARSE)
-        text = printable(message) + (f" ({done / total:.0%})" if total else "")
+        text = (f"{done / total:.0%} " if total else "") + printable(message)
         if self.live:
             text = f"\r\x1b[2K{cut(text, shutil.get_terminal_size().columns - 1)}"
         self.stream.write(text if self.live else text + "\n")
