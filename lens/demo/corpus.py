@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-SENTENCES = 6500
+SENTENCES = 6600
 """How many sentences there are; chosen for the number of contexts that an index of SmolLM2 keeps of them."""
 
 LONGEST = 16
@@ -159,7 +159,7 @@ class _Deck(Generic[Card]):
         self.cards, self.rng = cards, rng
         self.left: list[Card] = []
 
-    def draw(self, fits: Callable[[Card], bool] = lambda card: True) -> Card:
+    def draw(self, fits: Callable[[Card], bool] = lambda _card: True) -> Card:
         for _ in range(2):
             for place in range(len(self.left) - 1, -1, -1):
                 if fits(self.left[place]):
@@ -192,7 +192,9 @@ class _Writer:
                 continue
             if sentence not in seen and _reads_well(sentence):
                 return sentence
-        raise RuntimeError(f"no new sentence about {concept.word!r}: give {concept.category!r} more patterns or phrases")
+        raise RuntimeError(
+            f"no new sentence about {concept.word!r}: give {concept.category!r} more patterns or phrases"
+        )
 
     def fill(self, pattern: str, concept: Concept) -> str:
         """The pattern with all slots filled; a capital if it is a statement."""
