@@ -1,0 +1,68 @@
+"""Readings of the picture in view, kept so that moving the slider back or choosing another patch computes nothing."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from lens.errors import LensError
+from lens.latentlens.index import Index, find_index, index_folders, open_index
+from lens.latentlens.reading import LENSES, Reading, read
+from lens.latentlens.trajectory import Trajectory, trajectory
+from ui import state
+from ui.state import Reader
+
+K = 5
+
+
+def choose_index(reader: Reader) -> Index | None:
+    """The index in use, chosen from those there are; ``None`` (and a message) when none fits the model."""
+    names = list(index_folders())
+    usual = reader.spec.index
+    if usual in names:
+        names.insert(0, names.pop(names.index(usual)))
+    if not names:
+        st.info(
+            "LatentLens needs an index of a text corpus, and there is none yet. Build one with "
+            "`python -m lens index build CORPUS --model MODEL --out DIR`. Logit lens and embedding lens work without."
+        )
+        return None
+    name = st.selectbox("Text index", names, key="index", bind="query-params") if len(names) > 1 else names[0]
+    try:
+        return _open(name, reader.loaded.fingerprint, reader)
+    except LensError as error:
+        state.show_error(error)
+        return None
+
+
+def lenses(index: Index | None) -> tuple[str, ...]:
+    """The lenses that can be shown."""
+    return tuple(lens for lens in LENSES if index is not None or lens != "latent")
+
+
+def whole_picture(reader: Reader, index: Index | None, layer: int, lens: str) -> Reading:
+    """Every patch at one layer by one lens."""
+    return _read(reader, index, layer, lens, _key(reader, index))
+
+
+def through_layers(reader: Reader, index: Index | None, patch: tuple[int, int]) -> Trajectory:
+    """One patch at every layer by every lens there is."""
+    return _trajectory(reader, index, patch, _key(reader, index))
+
+
+def _key(reader: Reader, index: Index | None) -> tuple[str, str]:
+    return reader.key, str(index.path) if index else ""
+
+
+@st.cache_resource(max_entries=4, show_spinner="Opening the text index")
+def _open(name: str, fingerprint: str, _reader: Reader) -> Index:
+    return open_index(find_index(name), _reader.loaded)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _read(_reader: Reader, _index: Index | None, layer: int, lens: str, key: tuple[str, str]) -> Reading:
+    return read(_reader.loaded, _reader.trace, _index, layer, None, (lens,), K)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _trajectory(_reader: Reader, _index: Index | None, patch: tuple[int, int], key: tuple[str, str]) -> Trajectory:
+    return trajectory(_reader.loaded, _reader.trace, _index, patch, lenses(_index))

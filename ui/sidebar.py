@@ -1,0 +1,129 @@
+"""The sidebar of every page: model, picture, prompt, and what the model itself answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import streamlit as st
+
+from lens.backend.catalog import ModelSpec, catalog
+from lens.backend.encoding import DEFAULT_PROMPT, encode
+from lens.backend.images import open_picture
+from lens.backend.store import STORE
+from lens.backend.tracing import hidden_sites
+from lens.errors import LensError
+from lens.gallery import gallery
+from ui import state
+from ui.setup import ready_model
+from ui.state import Reader
+
+THUMBNAIL = 96
+KINDS = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"]
+
+
+def draw() -> ModelSpec:
+    """The widgets; the chosen model."""
+    with st.sidebar:
+        spec = _choose_model()
+        _choose_picture()
+        _choose_prompt()
+    return spec
+
+
+def open_reader(spec: ModelSpec) -> Reader:
+    """Model, picture and prompt, traced once; where something is wrong the page says what and ends here."""
+    loaded = ready_model(spec)
+    try:
+        picture, notice = state.picture()
+        if notice:
+            st.warning(notice)
+        encoded = encode(loaded, state.prompt(), picture)
+        with st.spinner("Running the model once, keeping every layer"):
+            trace = STORE.trace(loaded, encoded, hidden_sites(loaded.anatomy.depth))
+    except LensError as error:
+        state.show_error(error)
+        st.stop()
+    return Reader(spec, loaded, picture, encoded, trace)
+
+
+def draw_answer(reader: Reader) -> None:
+    """What the model says to the prompt: drawn last, since it takes longest."""
+    with st.sidebar, st.container(key="answer"):
+        st.caption("The model's own answer")
+        with st.spinner("Answering"):
+            answer = STORE.answer(reader.loaded, reader.encoded)
+        st.text((answer.text or "(it says nothing)") + ("" if answer.finished else " …"))
+
+
+def _choose_model() -> ModelSpec:
+    rows = catalog()
+    name = st.selectbox(
+        "Model",
+        list(rows),
+        key="model",
+        format_func=lambda key: rows[key].title,
+        bind="query-params",
+        help="More models: add rows to catalog.toml in the cache folder (README, “Your own models”).",
+    )
+    st.caption(rows[name].note)
+    return rows[name]
+
+
+def _choose_picture() -> None:
+    st.html(f"<style>{_thumbnail_css()}</style>")
+    st.markdown("Image")
+    current = state.gallery_key()
+    with st.container(key="gallery", horizontal=True, gap="small"):
+        for photo in gallery():
+            st.button(
+                photo.title,
+                key=f"pick-{photo.key}",
+                help=photo.credit,
+                type="primary" if photo.key == current else "secondary",
+                on_click=state.choose_gallery,
+                args=(photo.key,),
+            )
+    st.file_uploader("Or your own", type=KINDS, key="upload", on_change=_take_upload)
+    if sentence := st.session_state.get("upload_error"):
+        with st.container(key="upload-error"):
+            st.error("This file can't be used.", icon=":material/broken_image:")
+            st.text(sentence)
+
+
+def _take_upload() -> None:
+    st.session_state["upload_error"] = None
+    file = st.session_state["upload"]
+    if file is None:
+        return
+    try:
+        state.keep_upload(file.getvalue(), file.name)
+    except LensError as error:
+        st.session_state["upload_error"] = str(error)
+
+
+def _choose_prompt() -> None:
+    st.text_area(
+        "Prompt",
+        value=state.prompt(),
+        key="prompt_box",
+        height=80,
+        placeholder=DEFAULT_PROMPT,
+        on_change=lambda: state.choose_prompt(st.session_state["prompt_box"]),
+    )
+
+
+@st.cache_resource
+def _thumbnail_css() -> str:
+    """Gallery buttons show their photo; their label stays for screen readers."""
+    rules = []
+    for photo in gallery():
+        image = open_picture(photo.path).image
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, top, left + side, top + side)).resize((THUMBNAIL, THUMBNAIL))
+        buffer = io.BytesIO()
+        square.save(buffer, "JPEG", quality=80)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        rules.append(f".st-key-pick-{photo.key} button{{background-image:url(data:image/jpeg;base64,{data})}}")
+    return "".join(rules)

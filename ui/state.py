@@ -1,0 +1,137 @@
+"""The reader's state: model, picture, prompt, layer and patch, one for all pages.
+
+It lives in the URL, so that a copied address restores all of it. Widgets that Streamlit can bind (layer, prompt, lens)
+bind themselves by their key; the picture and the patch, which no widget holds, are written here. An uploaded picture is
+named by its hash in the URL and found again by it while this server holds it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import streamlit as st
+
+from lens.backend.catalog import ModelSpec
+from lens.backend.encoding import DEFAULT_PROMPT, Encoded
+from lens.backend.images import Picture, open_picture
+from lens.backend.loading import LoadedModel
+from lens.backend.store import BoundedCache
+from lens.backend.tracing import Trace
+from lens.errors import LensError
+from lens.gallery import gallery
+
+UPLOAD_BYTES = 512 << 20
+"""Memory for decoded uploads of all sessions; the least recently used go first."""
+
+URL_PROMPT = 2000
+"""Longest prompt that goes into the address: servers and proxies refuse longer request lines."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """What every page draws from: one model, one picture, one prompt, one trace."""
+
+    spec: ModelSpec
+    loaded: LoadedModel
+    picture: Picture
+    encoded: Encoded
+    trace: Trace
+
+    @property
+    def key(self) -> str:
+        """Names model, picture and prompt."""
+        return self.encoded.key
+
+
+@st.cache_resource
+def _uploads() -> BoundedCache[Picture]:
+    return BoundedCache(UPLOAD_BYTES, lambda picture: 3 * picture.width * picture.height)
+
+
+@st.cache_resource
+def _gallery_picture(key: str) -> Picture:
+    return open_picture(next(photo.path for photo in gallery() if photo.key == key))
+
+
+def gallery_key() -> str | None:
+    """The key of the gallery photo in view, ``None`` while an upload is."""
+    name = st.query_params.get("image", gallery()[0].key)
+    return name if any(photo.key == name for photo in gallery()) else None
+
+
+def choose_gallery(key: str) -> None:
+    """Put a gallery photo in view."""
+    _set_image(key)
+
+
+def keep_upload(data: bytes, name: str) -> None:
+    """Decode an upload and put it in view; a :class:`LensError` leaves the former picture in view."""
+    picture = open_picture(data, name)
+    _uploads().get(picture.digest, lambda: picture)
+    _set_image(f"upload-{picture.digest}")
+
+
+def picture() -> tuple[Picture, str | None]:
+    """The picture in view, and a sentence when the address names one that isn't to be had."""
+    name = st.query_params.get("image", gallery()[0].key)
+    if name.startswith("upload-"):
+        held = _uploads()
+        if (digest := name.removeprefix("upload-")) in held:
+            return held.get(digest, _gone), None
+        first = gallery()[0]
+        _set_image(first.key)
+        return _gallery_picture(first.key), (
+            f"The address names an uploaded picture that this server no longer holds, so {first.title} is shown; "
+            "upload yours again."
+        )
+    key = gallery_key()
+    if key is None:
+        key = gallery()[0].key
+        _set_image(key)
+    return _gallery_picture(key), None
+
+
+def patch(rows: int, cols: int) -> tuple[int, int]:
+    """The patch in view; the middle of the grid while none has been chosen, or when the address names none of it."""
+    found = re.fullmatch(r"(\d{1,4}),(\d{1,4})", st.query_params.get("patch", ""))
+    if found:
+        row, col = int(found[1]), int(found[2])
+        if row < rows and col < cols:
+            return row, col
+    return rows // 2, cols // 2
+
+
+def prompt() -> str:
+    """The prompt in use, right or wrong: the one last typed, else the address's, else the default."""
+    return st.session_state.get("prompt", st.query_params.get("prompt", DEFAULT_PROMPT))
+
+
+def choose_prompt(text: str) -> None:
+    """Use a prompt on every page. One too long for an address is kept in the session alone."""
+    st.session_state["prompt"] = text
+    if text == DEFAULT_PROMPT or len(text) > URL_PROMPT:
+        st.query_params.pop("prompt", None)
+    else:
+        st.query_params["prompt"] = text
+
+
+def choose_patch(row: int, col: int) -> None:
+    """Put a patch in view on every page."""
+    st.query_params["patch"] = f"{row},{col}"
+
+
+def show_error(error: LensError) -> None:
+    """An error a reader can cause, as a message; its text may hold what they typed, so it is never Markdown."""
+    with st.container(key="lens-error"):
+        st.error("That didn't work:", icon=":material/error:")
+        st.text(str(error))
+
+
+def _set_image(name: str) -> None:
+    st.query_params["image"] = name
+    st.query_params.pop("patch", None)
+
+
+def _gone() -> Picture:
+    raise LensError("The uploaded picture is no longer held; upload it again.")
