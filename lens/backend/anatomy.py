@@ -11,6 +11,7 @@ the final norm applied already.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,11 @@ class Anatomy:
         return int(self.embeddings.weight.shape[0])
 
     @property
+    def context(self) -> int:
+        """The longest sequence, in tokens, that the language model has positions for."""
+        return int(getattr(self.text_model.config, "max_position_embeddings", sys.maxsize))
+
+    @property
     def sees_images(self) -> bool:
         return self.vision_tower is not None
 
@@ -126,6 +132,16 @@ class Anatomy:
                 "choose a vision-language model such as demo."
             )
         return value
+
+    def numbered(self, part: str, index: int) -> nn.Module:
+        """One of ``blocks``, ``attentions``, ``mlps`` or ``vision_blocks``, counted from 1."""
+        modules = self.require(part)
+        if not 1 <= index <= len(modules):
+            raise LayerMissing(
+                f"Block {index} of the {part.replace('_', ' ')} was asked for, but they are numbered 1 to "
+                f"{len(modules)}; choose one of these."
+            )
+        return modules[index - 1]
 
     def check_layer(self, layer: int) -> int:
         """``layer`` itself if it is one of 0..N, else :class:`LayerMissing`."""

@@ -85,8 +85,8 @@ def drop(loaded: LoadedModel, positions: Sequence[int]) -> Iterator[None]:
         if not cursor.positions:
             return None
         if mask is None:
-            embeds = kwargs["inputs_embeds"] if kwargs.get("inputs_embeds") is not None else kwargs["input_ids"]
-            mask = torch.ones((1, cursor.start + embeds.shape[1]), dtype=torch.long, device=embeds.device)
+            tokens = next(t for t in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args) if t is not None)
+            mask = torch.ones((1, cursor.start + tokens.shape[1]), dtype=torch.long, device=tokens.device)
         mask = mask.clone()
         mask[:, torch.tensor(cursor.positions, device=mask.device)] = 0
         position_ids = kwargs.get("position_ids")
@@ -104,12 +104,10 @@ def skip(loaded: LoadedModel, block: int, sublayer: str, positions: Sequence[int
 
     ``block`` counts from 1.
     """
-    anatomy = loaded.anatomy
-    anatomy.check_layer(block)
-    modules = {"attention": anatomy.attentions, "mlp": anatomy.mlps}[sublayer]
+    part = {"attention": "attentions", "mlp": "mlps"}[sublayer]
     cursor = _Cursor(loaded, positions)
     silence = cursor.edit_output(lambda states, _which: torch.zeros_like(states))
-    with cursor.running([Hook(modules[block - 1], "after", silence)]):
+    with cursor.running([Hook(loaded.anatomy.numbered(part, block), "after", silence)]):
         yield
 
 
@@ -123,6 +121,8 @@ class _Cursor:
     def __init__(self, loaded: LoadedModel, positions: Sequence[int]) -> None:
         self.loaded = loaded
         self.positions = [int(p) for p in positions]
+        if any(p < 0 for p in self.positions):
+            raise ValueError(f"Positions count from 0, but {min(self.positions)} was given.")
         self.start = 0
 
     @contextmanager

@@ -29,7 +29,7 @@ from lens.backend.anatomy import Anatomy
 from lens.backend.encoding import Encoded, TokenMap
 from lens.backend.hooks import Hook, attached, block_input, first_tensor
 from lens.backend.loading import LoadedModel
-from lens.errors import LayerMissing, SiteMissing
+from lens.errors import SiteMissing
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,22 +164,12 @@ def _locate(anatomy: Anatomy, site: str) -> _Capture:
     parts = {"block": ("blocks", 0.0), "attention": ("attentions", -0.5), "mlp": ("mlps", -0.25)}
     if name in parts and index is not None:
         part, offset = parts[name]
-        return _Capture(site, _numbered(anatomy, part, index), "after", 2000 + index + offset)
+        return _Capture(site, anatomy.numbered(part, index), "after", 2000 + index + offset)
     if name == "vision" and index is not None:
-        return _Capture(site, _numbered(anatomy, "vision_blocks", index), "after", index)
+        return _Capture(site, anatomy.numbered("vision_blocks", index), "after", index)
     raise SiteMissing(
         f"There is no site {site!r}: known are hidden.l, block.i, attention.i, mlp.i, vision.j, connector and logits."
     )
-
-
-def _numbered(anatomy: Anatomy, part: str, index: int) -> nn.Module:
-    modules = anatomy.require(part)
-    if not 1 <= index <= len(modules):
-        raise LayerMissing(
-            f"Block {index} of the {part.replace('_', ' ')} was asked for, but they are numbered 1 to {len(modules)}; "
-            "choose one of these."
-        )
-    return modules[index - 1]
 
 
 def _rows(tensor: Tensor) -> Tensor:
