@@ -14,6 +14,9 @@ from torch import Tensor
 from lens.backend.encoding import Encoded
 from lens.backend.loading import LoadedModel
 
+GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+"""Overrules what a checkpoint's generation configuration sets: Qwen2's, say, has a repetition penalty of 1.1."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -31,14 +34,12 @@ class Answer:
 
 
 def generate(loaded: LoadedModel, encoded: Encoded, max_new_tokens: int = 24) -> Answer:
-    """The model's greedy answer to the encoded prompt."""
+    """The model's greedy answer to the encoded prompt, no longer than its context has room for."""
+    room = min(max_new_tokens, loaded.anatomy.context - len(encoded.token_map))
+    if room < 1:
+        return Answer((), "", False)
     with loaded.lock, torch.inference_mode():
-        output = loaded.model.generate(
-            **encoded.inputs,
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=_pad_id(loaded),
-        )
+        output = loaded.model.generate(**encoded.inputs, **GREEDY, max_new_tokens=room, pad_token_id=_pad_id(loaded))
     ids = output[0, len(encoded.token_map) :].tolist()
     ends = _end_ids(loaded)
     finished = bool(ids) and ids[-1] in ends
