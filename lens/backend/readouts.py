@@ -1,7 +1,7 @@
 """States → vocabulary words: logit lens and embedding lens.
 
-Both work in float32 whatever the model's dtype, and walk the vocabulary in chunks, so that memory stays bounded for any
-number of states.
+The logit lens computes in the model's dtype, as the model's own head does, the embedding lens in float32. States or
+vocabulary are taken in chunks, so that memory stays bounded for any number of states.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def embedding_lens(loaded: LoadedModel, states: Float[Tensor, "n d"], k: int = 5
     check_states(states)
     weight = loaded.anatomy.embeddings.weight
     with torch.inference_mode():
-        query = torch.nn.functional.normalize(states.to(weight.device).float(), dim=-1)
+        query = states.to(weight.device).float()
+        query = query / query.abs().amax(dim=-1, keepdim=True)  # squares of very small or large states leave float32
+        query = torch.nn.functional.normalize(query, dim=-1)
         values = torch.full((len(query), 0), -torch.inf, device=weight.device)
         ids = torch.zeros((len(query), 0), dtype=torch.long, device=weight.device)
         for start in range(0, len(weight), VOCABULARY_CHUNK):
