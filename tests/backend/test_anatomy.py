@@ -78,7 +78,7 @@ def test_a_part_that_is_not_there_is_named():
             self.config = type("Config", (), {"model_type": "llama"})()
             self.model = nn.Linear(2, 2)
 
-    with pytest.raises(ModelUnreadable, match="'layers'.*Linear"):
+    with pytest.raises(ModelUnreadable, match=r"'layers'.*Linear"):
         find_anatomy(Hollow())
 
 
