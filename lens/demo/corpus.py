@@ -36,7 +36,10 @@ _VOWEL = re.compile(r"(?!uni|uku|use|ute|uti|eu|ewe|one\b|USB)([aeio]|u|hour|hon
 
 @dataclass(frozen=True)
 class Concept:
-    """A word of the lists. ``number`` is "one" (countable), "mass" (rice) or "many" (jeans)."""
+    """A word of the lists. ``number`` is "one" (countable), "mass" (rice) or "many" (jeans).
+
+    Verbs and adjectives count as "one"; no pattern asks for their plural.
+    """
 
     category: str
     word: str
@@ -112,7 +115,7 @@ def grammar() -> Grammar:
             phrases = {key: _split(text) for key, text in table.items()}
             entries = tuple(_concept(name, entry) for entry in phrases.pop("words"))
             (kind,) = phrases.pop("kind")
-            sets = _split(rules["kinds"][kind]) + phrases.pop("free", ())
+            sets = _split(rules["kinds"].get(kind, kind)) + phrases.pop("free", ())
             patterns = tuple(pattern for part in sets for pattern in rules["sets"][part])
             categories[name] = Category(name, kind, entries, phrases, patterns)
             pools[name] = entries

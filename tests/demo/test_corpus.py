@@ -141,6 +141,27 @@ def test_every_slot_stands_for_something() -> None:
                 pytest.fail(f"{template!r} fits no concept of {category.name}")
 
 
+@pytest.mark.parametrize(
+    ("entry", "pattern", "expected"),
+    [
+        ("onion", "{a x} and {the x}", "an onion and the onion"),
+        ("onion", "{some x} or {plural x}", "onions or onions"),
+        ("mouse/mice", "Look at {some x}.", "Look at mice."),
+        ("rice~", "{a x} {was} {some x}.", "Rice was rice."),
+        ("jeans=", "{the x} {was} {a x} or {some x}?", "The jeans were jeans or jeans?"),
+    ],
+)
+def test_slots_follow_the_number_of_the_noun(entry: str, pattern: str, expected: str) -> None:
+    writer = corpus._Writer(corpus.grammar(), random.Random(0))
+    assert writer.fill(pattern, corpus._concept("furniture", entry)) == expected
+
+
+def test_an_uncountable_noun_has_no_plural() -> None:
+    writer = corpus._Writer(corpus.grammar(), random.Random(0))
+    with pytest.raises(corpus._Unfit):
+        writer.fill("two {plural x}", corpus._concept("furniture", "rice~"))
+
+
 def test_entries_of_a_list() -> None:
     assert corpus._concept("c", "rice~") == corpus.Concept("c", "rice", None, "mass")
     assert corpus._concept("c", "jeans=") == corpus.Concept("c", "jeans", None, "many")
