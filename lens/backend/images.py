@@ -69,8 +69,8 @@ def open_picture(source: bytes | str | Path, name: str | None = None) -> Picture
 
     ``name`` is what the picture is called in messages and exports; by default the path's last part.
 
-    Raises ImageUnreadable for what can't be decoded to the end, ImageTooLarge for more than ``MAX_PIXELS`` pixels (found
-    before decoding) or ``MAX_BYTES`` bytes.
+    Raises ImageUnreadable for what can't be decoded to the end, ImageTooLarge for more than ``MAX_BYTES`` bytes or
+    ``MAX_PIXELS`` pixels (found before decoding).
     """
     name = name or ("image" if isinstance(source, bytes) else Path(source).name)
     shown = _shown(name)
