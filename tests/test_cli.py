@@ -268,6 +268,12 @@ def test_index_info_and_verify(run, place: Place) -> None:
     assert "manifest.json" in sentence(run("index", "verify", Path(place.index).parent))
 
 
+def test_names_of_folders_can_not_steer_the_terminal(run, tmp_path: Path) -> None:
+    folder = tmp_path / "\x1b[2Jtwo\nlines"
+    folder.mkdir()
+    assert "\x1b" not in sentence(run("index", "info", folder))
+
+
 def test_index_build_refuses(run, place: Place, tmp_path: Path) -> None:
     def attempt(corpus: str | Path, *argv: object) -> str:
         return sentence(
@@ -332,13 +338,13 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_as_a_process_stderr_is_silent_and_the_locale_does_not_matter(place: Place) -> None:
-    argv = ["latentlens", place.image, "--model", place.model, "--index", place.index, "--patch", "1,1", "--json", "-"]
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(
-        [sys.executable, "-m", "lens", *argv], cwd=project_root(), capture_output=True, env=environment
-    )
+    """Libraries warn when they are asked to, and half characters among the tokens are no ASCII."""
+    argv = [place.image, "--model", place.model, "--lens", "logit", "--top-k", "300", "--patch", "1,1", "--json", "-"]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONWARNINGS": "always"}
+    command = [sys.executable, "-m", "lens", "latentlens", *argv]
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, env=environment)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert json.loads(done.stdout.decode("utf-8"))["patches"][0]["row"] == 1
+    assert "\ufffd" in {word["token"] for word in json.loads(done.stdout.decode("utf-8"))["patches"][0]["neighbours"]}
 
 
 def test_ctrl_c_during_a_build_says_how_to_go_on(place: Place, tmp_path: Path) -> None:

@@ -165,6 +165,9 @@ def test_json_of_one_lens_and_of_all(loaded: LoadedModel, seen: Trace, index: In
     # 90 x 60 is resized to 72 x 48 and cropped to 48 x 48: a patch of 8 covers 10 pixels, from x = 15 on.
     assert patch["box"] == [55.0, 10.0, 65.0, 20.0]
     assert list(patch["neighbours"][0]) == ["word", "token", "similarity", "layer", "sentence"]
+    neighbours = read(loaded, seen, index, 2, [(1, 4)], ["latent"], k=2).patches[0].neighbours["latent"]
+    for entry, neighbour in zip(patch["neighbours"], neighbours, strict=True):
+        assert entry == {key: getattr(neighbour, key) for key in entry}
     together = everything["patches"][0]["neighbours"]
     assert list(together) == ["latent", "logit", "embedding"]
     assert together["latent"] == patch["neighbours"]
