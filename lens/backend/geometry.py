@@ -50,11 +50,12 @@ class Placement:
 def trim(image: Image.Image, processor: Any) -> tuple[Image.Image, tuple[int, int]]:
     """The part of a very long picture that the processor's centre crop can see, and where it starts (x, y).
 
-    Pictures up to :data:`MAX_ASPECT`, and processors without a centre crop, are left alone.
+    Pictures up to :data:`MAX_ASPECT`, and processors that show all of a picture, are left alone.
     """
     width, height = image.size
     longest = int(min(width, height) * MAX_ASPECT)
-    if not getattr(processor, "do_center_crop", False) or max(width, height) <= longest:
+    crops = getattr(processor, "do_center_crop", False) and not _pads_to_square(processor)
+    if not crops or max(width, height) <= longest:
         return image, (0, 0)
     left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
     return image.crop((left, top, left + min(width, longest), top + min(height, longest))), (left, top)
@@ -73,7 +74,7 @@ def single_view(processor: Any, size: tuple[int, int], origin: tuple[int, int] =
     """
     width, height = size
     shift_x, shift_y = float(-origin[0]), float(-origin[1])
-    if getattr(processor, "do_pad", False):
+    if _pads_to_square(processor):
         longest = max(width, height)
         shift_x, shift_y = shift_x + (longest - width) // 2, shift_y + (longest - height) // 2
         width = height = longest
@@ -92,6 +93,11 @@ def single_view(processor: Any, size: tuple[int, int], origin: tuple[int, int] =
 
 RULES: dict[str, Callable[..., Placement]] = {"single view": single_view}
 """Geometry rules by the name that a family's row gives."""
+
+
+def _pads_to_square(processor: Any) -> bool:
+    """LLaVA's own processor pads before it resizes; elsewhere ``do_pad`` evens out a batch, which here is one picture."""
+    return bool(getattr(processor, "do_pad", False)) and hasattr(processor, "pad_to_square")
 
 
 def _resized(size: Any, width: int, height: int) -> tuple[int, int]:
