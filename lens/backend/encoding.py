@@ -7,7 +7,7 @@ before the prompt.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -98,7 +98,7 @@ class TokenMap:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Model inputs (a batch of one) with their :class:`TokenMap`; ``key`` names their content and the model."""
+    """Model inputs (a batch of one) with their :class:`TokenMap`; ``key`` hashes their content and the model's."""
 
     inputs: dict[str, torch.Tensor]
     token_map: TokenMap
@@ -128,8 +128,21 @@ def encode(loaded: LoadedModel, prompt: str, picture: Picture | None = None) -> 
     }
     tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
     token_map = _token_map(loaded, tensors["input_ids"][0].tolist(), grids, picture)
-    content = f"{loaded.fingerprint}\0{picture.digest if picture else ''}\0{prompt}"
-    return Encoded(tensors, token_map, hashlib.sha256(content.encode()).hexdigest(), prompt, picture)
+    if len(token_map) > loaded.anatomy.context:
+        raise PromptUnusable(
+            f"Prompt, picture and chat template come to {len(token_map):,} tokens, but this model's context has "
+            f"{loaded.anatomy.context:,}; shorten the prompt."
+        )
+    return Encoded(tensors, token_map, _key(loaded, prompt, picture, tensors), prompt, picture)
+
+
+def _key(loaded: LoadedModel, prompt: str, picture: Picture | None, tensors: dict[str, torch.Tensor]) -> str:
+    """Hash of model, picture, prompt and inputs: the same weights may come with another processor or template."""
+    digest = hashlib.sha256(f"{loaded.fingerprint}\0{picture.digest if picture else ''}\0{prompt}".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _check_prompt(loaded: LoadedModel, prompt: str) -> None:
@@ -142,8 +155,11 @@ def _check_prompt(loaded: LoadedModel, prompt: str) -> None:
         raise PromptUnusable(
             f"The prompt contains the placeholder {placeholder}, which TokenLens puts in by itself; remove it."
         )
-    context = getattr(loaded.anatomy.text_model.config, "max_position_embeddings", MAX_PROMPT_TOKENS)
-    limit = min(MAX_PROMPT_TOKENS, context)
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:  # how Python passes on bytes of a command line that are not UTF-8
+        raise PromptUnusable("The prompt holds bytes that are no UTF-8 text; type it again.") from error
+    limit = min(MAX_PROMPT_TOKENS, loaded.anatomy.context)
     count = len(loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"])
     if count > limit:
         raise PromptUnusable(f"The prompt has {count:,} tokens, but at most {limit:,} are read; shorten it.")
@@ -158,9 +174,15 @@ def _with_picture(loaded: LoadedModel, prompt: str, picture: Picture) -> tuple[A
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
     text = _templated(processor, turn, f"{processor.image_token}\n{prompt}")
     image, origin = trim(picture.image, processor.image_processor)
-    # Named explicitly: for a picture three pixels high the processor would take the height for the channels.
+    bos = processor.tokenizer.bos_token
     inputs = processor(
-        images=np.asarray(image), text=text, return_tensors="pt", images_kwargs={"input_data_format": "channels_last"}
+        images=np.asarray(image),
+        text=text,
+        return_tensors="pt",
+        # A template that writes the BOS itself gets no second one, as in ``processor.apply_chat_template``.
+        text_kwargs={"add_special_tokens": not (bos and text.startswith(bos))},
+        # Named explicitly: for a picture three pixels high the processor would take the height for the channels.
+        images_kwargs={"input_data_format": "channels_last"},
     )
     placement = RULES[loaded.anatomy.family.geometry or "single view"](processor.image_processor, image.size, origin)
     positions = np.flatnonzero(inputs["input_ids"][0].numpy() == loaded.anatomy.image_token_id)
@@ -171,7 +193,9 @@ def _with_picture(loaded: LoadedModel, prompt: str, picture: Picture) -> tuple[A
             f"The processor placed {len(positions)} visual tokens where its geometry gives {rows} x {cols}; "
             "this model's patch layout is not supported."
         )
-    boxes = placement.boxes(rows, cols, (picture.width, picture.height))
+    # A patch convolution leaves out what remains of an input that it doesn't divide: SigLIP's 384 by 14 is 27 of 14.
+    covered = replace(placement, width=cols * patch, height=rows * patch)
+    boxes = covered.boxes(rows, cols, (picture.width, picture.height))
     return inputs, (PatchGrid(positions.reshape(rows, cols), boxes),)
 
 
