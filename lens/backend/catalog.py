@@ -34,8 +34,8 @@ class ModelSpec:
     @property
     def folder(self) -> Path | None:
         """The local folder, if ``source`` is one (whether or not it is there yet)."""
-        path = Path(self.source).expanduser()
-        return path if self.setup or path.is_absolute() or path.is_dir() else None
+        path = _path(self.source)
+        return path if path and (self.setup or path.is_absolute() or path.is_dir()) else None
 
 
 def catalog() -> dict[str, ModelSpec]:
@@ -52,13 +52,14 @@ def find(name: str) -> ModelSpec:
     rows = catalog()
     if name in rows:
         return rows[name]
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return ModelSpec(name=folder.name, source=str(folder.resolve()), title=folder.name)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and all(name.split("/")):
+    folder = _path(name)
+    if name and folder and folder.is_dir():
+        folder = folder.resolve()
+        return ModelSpec(name=folder.name, source=str(folder), title=folder.name)
+    if name.count("/") == 1 and _is_hub_id(name):
         return ModelSpec(name=name, source=name, title=name)
     raise ModelMissing(
-        f"There is no model {name!r}: give one of {', '.join(rows)}, a folder that exists, or a hub id such as "
+        f"There is no model {name[:80]!r}: give one of {', '.join(rows)}, a folder that exists, or a hub id such as "
         "owner/name."
     )
 
@@ -77,6 +78,26 @@ def prepare(spec: ModelSpec, report: Report = silent) -> None:
     if spec.setup:
         module, function = spec.setup.split(":")
         getattr(importlib.import_module(module), function)(spec.name, report)
+
+
+def _path(text: str) -> Path | None:
+    """The path that ``text`` spells; ``None`` for what can't be one (too long, an unknown ``~user``)."""
+    try:
+        path = Path(text).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
+
+
+def _is_hub_id(name: str) -> bool:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _read(path: Path, shipped: bool) -> dict[str, ModelSpec]:
