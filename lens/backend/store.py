@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from lens.backend.answers import Answer, generate
@@ -24,6 +25,14 @@ TRACE_BYTES = 1 << 30
 ANSWER_BYTES = 1 << 20
 
 
+@dataclass
+class _Turn:
+    """Who asks for one key: the lock goes round among them, and the last to leave takes it away."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    waiting: int = 0
+
+
 class BoundedCache(Generic[Value]):
     """Least recently used values up to a number of bytes; the newest is kept even when it alone is larger."""
 
@@ -31,7 +40,7 @@ class BoundedCache(Generic[Value]):
         self.limit = limit
         self._size = size
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
-        self._making: dict[Hashable, threading.Lock] = {}
+        self._making: dict[Hashable, _Turn] = {}
         self._guard = threading.Lock()
 
     @property
@@ -46,18 +55,27 @@ class BoundedCache(Generic[Value]):
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value under ``key``, made by ``make`` if it isn't there. An error in ``make`` leaves nothing behind."""
         with self._guard:
-            lock = self._making.setdefault(key, threading.Lock())
-        with lock:
+            turn = self._making.setdefault(key, _Turn())
+            turn.waiting += 1
+        try:
+            with turn.lock:
+                return self._held_or_made(key, make)
+        finally:
             with self._guard:
-                if key in self._values:
-                    self._values.move_to_end(key)
-                    return self._values[key]
-            value = make()
-            with self._guard:
-                self._values[key] = value
-                self._evict()
-                self._making.pop(key, None)
-            return value
+                turn.waiting -= 1
+                if not turn.waiting:
+                    del self._making[key]
+
+    def _held_or_made(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        with self._guard:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = make()
+        with self._guard:
+            self._values[key] = value
+            self._evict()
+        return value
 
     def clear(self) -> None:
         with self._guard:
