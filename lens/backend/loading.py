@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,8 +93,10 @@ def load(spec: ModelSpec) -> LoadedModel:
     config = _read(spec, AutoConfig.from_pretrained, **common)
     sees_images = family_of(config.model_type).vision_tower is not None
     maker = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
-    model: Any = _read(spec, maker.from_pretrained, config=config, dtype=_dtype(spec), use_safetensors=True, **common)
-    model = model.to(spec.device).eval().requires_grad_(False)
+    options = {"config": config, "dtype": _dtype(spec), "use_safetensors": True, "output_loading_info": True, **common}
+    model, info = _read(spec, maker.from_pretrained, **options)
+    _check_complete(spec, info["missing_keys"])
+    model = _on_device(spec, model).eval().requires_grad_(False)
     processor = _read(spec, AutoProcessor.from_pretrained, **common) if sees_images else None
     tokenizer: Any = processor.tokenizer if processor else _read(spec, AutoTokenizer.from_pretrained, **common)
     return assemble(spec, model, tokenizer, processor)
@@ -139,6 +143,26 @@ def _read(spec: ModelSpec, reader: Any, **options: Any) -> Any:
         ) from error
 
 
+def _check_complete(spec: ModelSpec, missing: Iterable[str]) -> None:
+    """Refuse a checkpoint without some of the weights: transformers fills them with random numbers."""
+    names = sorted(missing)
+    if names:
+        raise ModelUnreadable(
+            f"The model {spec.source!r} has no weights for {names[0]} ({len(names)} missing in all); fetch its files "
+            "again, or choose another model."
+        )
+
+
+def _on_device(spec: ModelSpec, model: Any) -> Any:
+    try:
+        return model.to(spec.device)
+    except (RuntimeError, AssertionError) as error:  # no such device, not built for it, or too little memory on it
+        text = " ".join(str(error).split())[:200]
+        raise ModelUnreadable(
+            f"The model {spec.name!r} can't be put on the device {spec.device!r} ({text}); choose another, such as cpu."
+        ) from error
+
+
 def _dtype(spec: ModelSpec) -> torch.dtype:
     dtype = getattr(torch, spec.dtype, None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -149,13 +173,13 @@ def _dtype(spec: ModelSpec) -> torch.dtype:
 
 
 def _digest(module: nn.Module, salt: str) -> str:
-    """Hash of every parameter's name, shape and :data:`SAMPLED` evenly spaced values, rounded to bfloat16 so that the
-    same checkpoint has one identity in every dtype."""
+    """Hash of every parameter's name, shape and at most :data:`SAMPLED` evenly spaced values, rounded to bfloat16: so
+    the same checkpoint has one identity in float32 and bfloat16 (float16 has a smaller range and may differ)."""
     digest = hashlib.sha256(salt.encode())
     for name, tensor in sorted(module.state_dict().items()):
         flat = tensor.reshape(-1)
-        step = max(1, flat.numel() // SAMPLED)
-        sample = flat[::step][:SAMPLED].to("cpu", torch.bfloat16).view(torch.uint8)
+        step = max(1, math.ceil(flat.numel() / SAMPLED))
+        sample = flat[::step].to("cpu", torch.bfloat16).contiguous().view(torch.uint8)
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(sample.numpy().tobytes())
     return digest.hexdigest()
