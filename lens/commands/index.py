@@ -11,13 +11,20 @@ from lens.commands.terminal import printable, progress, table
 if TYPE_CHECKING:
     from lens.latentlens.index import Index
 
+CONCEPTS = "concepts"
+"""Given for a corpus: the sentences in the LatentLens authors' package. (A file of that name is ``./concepts``.)"""
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("index", help="build, describe and check indexes of a text corpus")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
     build = actions.add_parser("build", help="encode a corpus with a model's language model")
-    build.add_argument("corpus", help=".txt (a sentence a line), .jsonl, .csv, .parquet or a data-set folder")
+    build.add_argument(
+        "corpus",
+        help=".txt (a sentence a line), .jsonl, .csv, .parquet or a data-set folder; or the word concepts, for the 117,121 "
+        "sentences of the LatentLens authors, which are fetched",
+    )
     build.add_argument("--model", default="demo", help="catalog name, folder or hub id (default: demo)")
     build.add_argument("--out", required=True, type=Path, help="folder for the index, new or empty")
     build.add_argument("--layers", type=_layers, help="such as 1,2,4 (default: the published rule)")
@@ -39,9 +46,14 @@ def _build(args: argparse.Namespace) -> None:
     from lens.latentlens.build import build_index
     from lens.latentlens.corpus import open_corpus
 
-    corpus = open_corpus(args.corpus, args.column)
     spec = find(args.model)
     with progress() as report:
+        if args.corpus == CONCEPTS:
+            from lens.demo.provision import concepts
+
+            corpus = open_corpus(concepts(report), licence="MIT")
+        else:
+            corpus = open_corpus(args.corpus, args.column)
         prepare(spec, report)
         options = {"layers": args.layers, "rule": args.rule, "factory": args.factory, "resume": args.resume}
         index = build_index(load(spec), corpus, args.out, report=report, **options)
@@ -64,6 +76,7 @@ def _verify(args: argparse.Namespace) -> None:
 def _describe(index: Index) -> None:
     manifest = index.manifest
     size = f"{index.nbytes / 1e6:,.1f} MB"
+    rule = dict(index.info()["rule"])
     print(
         f"{printable(index.name)}: {index.rows:,} contexts of width {index.width} in {len(index.layers)} layers, {size}"
     )
@@ -73,7 +86,7 @@ def _describe(index: Index) -> None:
         "tokenizer": manifest.tokenizer_hash,
         "corpus": f"{manifest.corpus}, licence {manifest.corpus_licence}",
         "sentences": manifest.corpus_digest,
-        "rule": ", ".join(f"{key} {value}" for key, value in index.info()["rule"].items()),
+        "rule": f"{rule.pop('name')} ({', '.join(f'{key} {value}' for key, value in rule.items())})",
         "factory": manifest.factory,
         "built": f"{manifest.created}, "
         + ", ".join(f"{name} {version}" for name, version in manifest.software.items()),

@@ -46,7 +46,6 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _run(args: argparse.Namespace) -> None:
     from lens.backend.catalog import find
     from lens.backend.images import open_picture
-    from lens.latentlens.index import find_index
     from lens.latentlens.reading import LENSES, as_json
 
     picture = open_picture(args.image)
@@ -58,8 +57,6 @@ def _run(args: argparse.Namespace) -> None:
             f"The model {spec.name!r} has no index of its own: build one with `python -m lens index build CORPUS --model "
             f"{args.model} --out DIR` and give --index DIR, or choose --lens logit or --lens embedding."
         )
-    if args.index:
-        find_index(args.index)
     reading = _read(args, spec, picture, name if "latent" in lenses else None, lenses)
     if args.json:
         _write(args.json, json.dumps(as_json(reading), ensure_ascii=False, indent=2))
@@ -80,11 +77,12 @@ def _read(
 
     with progress() as report:
         prepare(spec, report)
+    folder = find_index(index) if index else None
     loaded = load(spec)
     encoded = encode(loaded, DEFAULT_PROMPT if args.prompt is None else args.prompt, picture)
     layer = default_layer(loaded.anatomy.depth) if args.layer is None else loaded.anatomy.check_layer(args.layer)
     patches = _patches(args, visual_grid(encoded.token_map))
-    opened = open_index(find_index(index), loaded) if index else None
+    opened = open_index(folder, loaded) if folder else None
     return read(loaded, trace(loaded, encoded, [f"hidden.{layer}"]), opened, layer, patches, lenses, args.top_k)
 
 
