@@ -209,12 +209,11 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
 
 def _map(folder: Path, record: form.LayerRecord, manifest: Manifest) -> Any:
     """One layer's FAISS index, memory-mapped, with the form that the manifest says."""
-    flag = faiss.IO_FLAG_MMAP if "IVF" in manifest.factory else faiss.IO_FLAG_MMAP_IFC
     path = folder / record.file
     with _FAISS:
         faiss.set_deserialization_vector_byte_limit(max(path.stat().st_size, 1 << 20))
         try:
-            index = faiss.read_index(str(path), flag)
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise IndexDamaged(
                 f"{record.file} of the index {folder.name} can't be read by FAISS; build the index again."

@@ -111,7 +111,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise _damaged(folder, "was altered after it was written")
     try:
         manifest = _parse(content)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"is not of the expected form ({str(error)[:80]})") from error
     return manifest
 

@@ -58,8 +58,7 @@ def search(
         LayerMissing: a layer that the index doesn't store.
     """
     rows, similarity, layer = search_rows(index, states, k, layers)
-    flat = [i for row in rows for i in row if i >= 0]
-    found = index.contexts.take(flat)
+    found = index.contexts.take(rows[rows >= 0])
     sentences = index.sentences.take(found.column("sentence")).to_pylist()
     names = ("word", "token", "start", "end", "seen")
     details = iter(zip(sentences, *(found.column(name).to_pylist() for name in names), strict=True))

@@ -12,7 +12,7 @@ from lens.backend.readouts import embedding_lens, logit_lens
 from lens.backend.tracing import Trace
 from lens.errors import IndexMissing
 from lens.latentlens.index import Index
-from lens.latentlens.reading import LENSES, VocabularyWord, vocabulary, visual_grid
+from lens.latentlens.reading import LENSES, VocabularyWord, visual_grid, vocabulary
 from lens.latentlens.search import Neighbour, search
 
 
@@ -35,7 +35,7 @@ def trajectory(
         IndexMissing: the latent lens without an index.
         StatesUnusable: NaN, infinities or zeros among the states.
     """
-    position = visual_grid(trace).position(*patch)
+    position = visual_grid(trace.token_map).position(*patch)
     depth = trace.depth
     states = torch.stack([trace.hidden(layer)[position] for layer in range(depth + 1)])
     best: dict[str, tuple[Neighbour | VocabularyWord, ...]] = {}

@@ -1,0 +1,161 @@
+"""Opening: what is whole and fits is opened, everything else is refused, naming what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lens.backend.loading import LoadedModel
+from lens.errors import IndexDamaged, IndexMismatch, IndexMissing, IndexUnfinished, LayerMissing
+from lens.latentlens.index import Index, find_index, index_folders, open_index, verify_index
+from lens.latentlens.manifest import _checksum
+from tests.helpers import tiny_gpt2, tiny_llama
+
+
+@pytest.fixture
+def copy(index: Index, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(index.path, tmp_path / "copy"))
+
+
+def edit(folder: Path, **changes: object) -> None:
+    """Change the manifest and make its checksum right again."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    content.pop("checksum")
+    content.update(changes)
+    path.write_text(json.dumps({**content, "checksum": _checksum(content)}))
+
+
+def test_it_opens_for_its_model(llama: LoadedModel, index: Index) -> None:
+    opened = open_index(index.path, llama)
+    assert opened.manifest == index.manifest
+    assert opened.layers == (1, 2, 4)
+    assert opened.rows == opened.contexts.num_rows == opened.faiss[2].ntotal
+    info = opened.info()
+    assert json.loads(json.dumps(info))["bytes"] == sum(
+        p.stat().st_size for p in index.path.iterdir() if p.suffix != ".json"
+    )
+    assert (info["corpus"], info["corpus_licence"], info["model"]) == ("patterns", "CC0-1.0", "tiny-llama")
+
+
+def test_a_flipped_byte_anywhere_is_refused(index: Index, copy: Path) -> None:
+    open_index(copy)
+    for path in sorted(copy.iterdir()):
+        content = path.read_bytes()
+        for offset in (0, len(content) // 3, len(content) // 2, len(content) - 2):
+            path.write_bytes(content[:offset] + bytes([content[offset] ^ 0x10]) + content[offset + 1 :])
+            with pytest.raises(IndexDamaged, match=path.name):
+                open_index(copy)
+            with pytest.raises(IndexDamaged, match=path.name):
+                verify_index(copy)
+        path.write_bytes(content)
+    assert verify_index(copy).rows == index.rows
+
+
+def test_a_truncated_or_missing_file_is_refused(copy: Path) -> None:
+    for path in sorted(copy.iterdir()):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] if path.suffix != ".json" else content[:-9])
+        with pytest.raises(IndexDamaged, match=path.name):
+            open_index(copy)
+        path.write_bytes(b"")
+        with pytest.raises(IndexDamaged, match=path.name):
+            open_index(copy)
+        path.unlink()
+        with pytest.raises((IndexDamaged, IndexMissing), match=path.name):
+            open_index(copy)
+        path.write_bytes(content)
+
+
+def test_verify_reads_again_what_looks_unchanged(copy: Path) -> None:
+    """Same size, same time of change: only a full check can see it."""
+    import os
+
+    path = copy / "layer-02.faiss"
+    open_index(copy)
+    before = path.stat()
+    with path.open("rb+") as file:
+        file.seek(100)
+        file.write(b"\x55")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(IndexDamaged, match="layer-02"):
+        verify_index(copy)
+
+
+def test_unknown_version(copy: Path) -> None:
+    edit(copy, format_version=2)
+    with pytest.raises(IndexDamaged, match=r"format version '2', but this TokenLens reads version 1"):
+        open_index(copy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layers": []},
+        {"files": {}},
+        {"surprise": 1},
+        {"rule": {"name": "first", "extra": 1}},
+        {"rows": 7},
+        {"layers": 3},
+        {"width": 31},
+        {"factory": None, "files": None},
+    ],
+)
+def test_a_manifest_of_another_form(copy: Path, changes: dict) -> None:
+    edit(copy, **changes)
+    with pytest.raises(IndexDamaged):
+        open_index(copy)
+
+
+def test_file_names_stay_inside_the_folder(copy: Path) -> None:
+    """A manifest can't make us read elsewhere."""
+    content = json.loads((copy / "manifest.json").read_text())
+    (copy.parent / "elsewhere.faiss").write_bytes((copy / "layer-01.faiss").read_bytes())
+    content["layers"][0]["file"] = "../elsewhere.faiss"
+    content["files"]["../elsewhere.faiss"] = content["files"].pop("layer-01.faiss")
+    edit(copy, layers=content["layers"], files=content["files"])
+    with pytest.raises(IndexDamaged, match="no plain name"):
+        open_index(copy)
+
+
+def test_wrong_models_are_refused_naming_what_differs(index: Index, tmp_path: Path) -> None:
+    with pytest.raises(IndexMismatch, match=r"built from tiny-llama.*differ in language model's weights \("):
+        open_index(index.path, tiny_llama(tmp_path / "seed", seed=1))
+    with pytest.raises(IndexMismatch, match=r"depth \(4 in the index, 3 here\)"):
+        open_index(index.path, tiny_gpt2(tmp_path / "gpt2"))
+
+
+def test_wrong_tokenizer_is_refused(llama: LoadedModel, index: Index) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(IndexMismatch, match="differ in tokenizer"):
+        open_index(index.path, replace(llama, tokenizer_hash="0" * 64))
+
+
+def test_places_without_an_index(tmp_path: Path) -> None:
+    with pytest.raises(IndexMissing, match="no index in"):
+        open_index(tmp_path)
+    with pytest.raises(IndexMissing, match="no index in"):
+        open_index(tmp_path / "nowhere")
+    (tmp_path / "building").mkdir()
+    with pytest.raises(IndexUnfinished, match="half built"):
+        open_index(tmp_path)
+
+
+def test_finding_by_name_and_path(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path))
+    shutil.copytree(index.path, tmp_path / "indexes" / "mine")
+    (tmp_path / "indexes" / "begun" / "building").mkdir(parents=True)
+    assert find_index("mine") == tmp_path / "indexes" / "mine"
+    assert find_index(index.path) == find_index(str(index.path)) == index.path
+    assert "begun" not in index_folders()
+    with pytest.raises(IndexMissing, match=r"'other'.*mine"):
+        find_index("other")
+
+
+def test_an_unknown_layer_names_those_stored(index: Index) -> None:
+    with pytest.raises(LayerMissing, match=r"Layer 3 .* stores 1, 2, 4"):
+        index.mean(3)
