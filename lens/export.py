@@ -130,8 +130,9 @@ def _comment(text: str) -> str:
 def _cell(value: object) -> object:
     value = _plain(value)
     if isinstance(value, str):
+        value = value.replace("\r\n", "\n").replace("\r", "\n")  # Python's writer doesn't quote a lone \r
         # The characters that OWASP's "CSV injection" names, also behind leading blanks.
-        return f"'{value}" if value.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
+        return f"'{value}" if value.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\n")) else value
     if isinstance(value, (list, dict)):
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else value

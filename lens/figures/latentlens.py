@@ -6,6 +6,7 @@ All text that comes from a corpus, a vocabulary or a user passes :func:`lens.fig
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,7 @@ def word_grid(
     return figure
 
 
-SMALLEST, EASY, LARGEST = 6.0, 7.0, 12.0
+SMALLEST, EASY, LARGEST = 6.0, 8.0, 12.0
 """Font sizes of a printed word in pixels: the least, the least for which a word isn't broken into lines, the greatest."""
 GLYPH = 0.56
 """Mean width of a sans-serif letter for a font of size 1."""
@@ -159,7 +160,7 @@ def fitted(word: str, width: float, height: float) -> tuple[str, float]:
     lines = 1 if size(1) >= EASY else max(range(1, LINES + 1), key=size)
     step = -(-len(plain) // lines)
     text = "<br>".join(html.escape(plain[i : i + step], quote=False) for i in range(0, len(plain), step))
-    return text, round(float(np.clip(size(lines), SMALLEST, LARGEST)), 1)
+    return text, math.floor(10 * min(max(size(lines), SMALLEST), LARGEST)) / 10
 
 
 TOP, BOTTOM, LEFT, RIGHT, BAND = 10, 52, 78, 40, 76
