@@ -6,8 +6,10 @@ from pathlib import Path
 
 import streamlit as st
 
-st.set_page_config(page_title="TokenLens", page_icon=":material/center_focus_strong:", layout="wide")
-st.html(f"<style>{(Path(__file__).parent / 'ui' / 'style.css').read_text(encoding='utf-8')}</style>")
+ROOT = Path(__file__).parent
+
+st.set_page_config(page_title="TokenLens", page_icon=str(ROOT / "assets" / "icon.png"), layout="wide")
+st.html(ROOT / "ui" / "style.css")
 
 page = st.navigation(
     [st.Page("pages/latentlens.py", title="LatentLens", icon=":material/image_search:", default=True)], position="top"

@@ -5,13 +5,21 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from lens.figures.latentlens import layer_profile, patch_picture, word_grid
+from lens.figures.latentlens import Profile, layer_profile, patch_picture, word_grid
 from lens.latentlens.index import Index
-from lens.latentlens.reading import Reading, default_layer, score
+from lens.latentlens.reading import SCORES, Reading, default_layer, rows_of, score
 from ui import cards, export, readings, sidebar, state
+from ui.export import Exhibit
 from ui.state import Reader
 
 OVERLAYS = {"similarity": "Heat map", "words": "Words", "none": "Picture"}
+HELP = """**What you see.** Each square is one visual token: the part of the picture it covers. Its hidden state at the
+chosen layer is compared with words in three ways. *LatentLens* looks for the nearest states of words **in sentences**, at several
+depths of the same language model; the faint end of a sentence is what the model had not read yet at that word. *Logit lens*
+and *embedding lens* compare with the vocabulary, without context.
+
+**How far to trust it.** There is always a nearest neighbour. One word on every patch, or a high similarity on plain
+background, is a hub rather than a finding. Similarities come from {recall}. What the encoder's crop left out is hatched."""
 
 
 @st.fragment
@@ -21,24 +29,26 @@ def explore(reader: Reader, index: Index | None) -> None:
     found = {name: readings.whole_picture(reader, index, layer, name) for name in readings.lenses(index)}
     grid = reader.encoded.token_map.grids[0]
     row, col = state.patch(grid.rows, grid.cols)
-    left, right = st.columns([5, 6], gap="large")
+    picture = picture_exhibit(reader, index, found[lens], lens, overlay, (row, col))
+    left, right = st.columns([5, 6], gap="medium")
     with left:
-        draw_picture(reader, found[lens], overlay, (row, col))
+        export.show(picture, on_select=take_click)
+        st.caption("Click a patch. Hatched: outside the encoder's view.")
     with right:
-        st.markdown(f"**Patch {row}, {col}** (row, column), layer {layer} of {reader.trace.depth}")
-        columns = st.columns(len(found))
+        st.markdown(f"**Patch {row}, {col}** · layer {layer} of {reader.trace.depth}")
+        columns = st.columns(len(found), gap="medium")
         for column, (name, reading) in zip(columns, found.items(), strict=True):
-            patch = reading.patches[row * grid.cols + col]
-            column.html(cards.lens_column(name, patch.neighbours[name]))
-    through_layers(reader, index, (row, col), layer)
-    export.draw(reader, index, found)
+            column.html(cards.lens_column(name, reading.patches[row * grid.cols + col].neighbours[name]))
+    st.markdown(f"**Patch {row}, {col} through the layers**")
+    layers = layers_exhibit(reader, index, (row, col), layer)
+    export.show(layers)
+    export.draw([picture, layers])
 
 
 def choose(reader: Reader, index: Index | None) -> tuple[int, str, str]:
     """Layer, the lens that is drawn over the picture, and how."""
-    depth = reader.trace.depth
-    slider, lens, overlay = st.columns([5, 4, 3], vertical_alignment="bottom", gap="large")
-    names = readings.lenses(index)
+    depth, names = reader.trace.depth, readings.lenses(index)
+    slider, lens, overlay = st.columns([5, 5, 4], vertical_alignment="bottom", gap="medium")
     return (
         slider.slider(
             "Layer of the visual tokens",
@@ -49,22 +59,81 @@ def choose(reader: Reader, index: Index | None) -> tuple[int, str, str]:
             bind="query-params",
             help=f"0: the connector's output · i: the output of block i · {depth}: after the final norm",
         ),
-        lens.segmented_control(
-            "Over the picture", names, format_func=cards.TITLES.get, default=names[0], key="lens", bind="query-params",
-            required=True,
-        ),
-        overlay.segmented_control(
-            "Shown as", list(OVERLAYS), format_func=OVERLAYS.get, default="similarity", key="overlay",
-            bind="query-params", required=True,
-        ),
+        one_of(lens, "Over the picture", "lens", {name: cards.TITLES[name] for name in names}),
+        one_of(overlay, "Shown as", "overlay", OVERLAYS),
     )
 
 
-def draw_picture(reader: Reader, reading: Reading, overlay: str, selected: tuple[int, int]) -> None:
-    """The picture with its patch grid; a click chooses a patch."""
+def one_of(place: st.delta_generator.DeltaGenerator, title: str, key: str, options: dict[str, str]) -> str:
+    """A choice that is kept in the address."""
+    return place.segmented_control(
+        title,
+        list(options),
+        default=next(iter(options)),
+        key=key,
+        format_func=options.get,
+        bind="query-params",
+        required=True,
+    )
 
+
+def picture_exhibit(
+    reader: Reader, index: Index | None, reading: Reading, lens: str, overlay: str, selected: tuple[int, int]
+) -> Exhibit:
+    """The picture with its patch grid, a heat map of the best score or the best words."""
+    shape = (reading.rows, reading.cols)
+    best = [patch.neighbours[lens][0] for patch in reading.patches]
+    words = np.array([entry.word for entry in best], dtype=object).reshape(shape).tolist()
+    values = np.array([score(entry) for entry in best]).reshape(shape)
+    image, boxes = reader.picture.image, reader.encoded.token_map.grids[0].boxes
+    facts = export.provenance(reader, index, reading.layer, cards.TITLES[lens])
+    common = {"selected": [selected], "value_name": UNITS[lens], "title": export.headline(facts, index), "width": 600}
+    if overlay == "words":
+        figure = word_grid(image, boxes, words, **common)
+    else:
+        figure = patch_picture(image, boxes, values=values if overlay == "similarity" else None, words=words, **common)
+    title = f"{cards.TITLES[lens]} at layer {reading.layer}: each visual token's nearest words"
+    return Exhibit("picture", title, figure, lambda: rows_of(reading), facts)
+
+
+def layers_exhibit(reader: Reader, index: Index | None, patch: tuple[int, int], layer: int) -> Exhibit:
+    """One patch's best word at every layer, a row a lens."""
+    best = readings.through_layers(reader, index, patch).best
+    facts = {**export.provenance(reader, index, "all", "all"), "patch (row, column)": f"{patch[0]}, {patch[1]}"}
+    profiles = [
+        Profile(
+            cards.TITLES[lens],
+            tuple(range(len(entries))),
+            tuple(score(entry) for entry in entries),
+            tuple(entry.word for entry in entries),
+            UNITS[lens],
+        )
+        for lens, entries in best.items()
+    ]
+    rows = [
+        {"lens": lens, "layer": at, "word": entry.word, "token": entry.token, SCORES[lens]: score(entry)}
+        for lens, entries in best.items()
+        for at, entry in enumerate(entries)
+    ]
+    title = f"Patch {patch[0]}, {patch[1]}: the nearest word at every layer"
+    return Exhibit("layers", title, layer_profile(profiles, selected_layer=layer, width=1160), lambda: rows, facts)
+
+
+def take_click() -> None:
+    """A click on the picture chooses that patch; an emptied selection changes nothing."""
+    points = st.session_state["picture"]["selection"]["points"]
+    if points and points[0].get("customdata"):
+        row, col = points[0]["customdata"]
+        state.choose_patch(int(row), int(col))
+
+
+UNITS = {lens: "logit" if name == "logit" else "cosine" for lens, name in SCORES.items()}
 
 st.markdown("### LatentLens")
+st.caption("Which words is a visual token nearest to?")
 the_reader = sidebar.open_reader(sidebar.draw())
-explore(the_reader, readings.choose_index(the_reader))
+the_index = readings.choose_index(the_reader)
+explore(the_reader, the_index)
+with st.expander("How to read this", icon=":material/help:"):
+    st.markdown(HELP.format(recall=readings.recall(the_index)))
 sidebar.draw_answer(the_reader)

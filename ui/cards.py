@@ -19,15 +19,15 @@ HOW = {
 def lens_column(lens: str, found: Sequence[Neighbour | VocabularyWord]) -> str:
     """One lens's neighbours of one patch, best first."""
     head = f'<p class="tl-lens">{TITLES[lens]}</p><p class="tl-how">{HOW[lens]}</p>'
-    best = max((score(lens, row) for row in found), default=1.0)
+    best = max((score(row) for row in found), default=1.0)
     full = 1.0 if lens != "logit" else max(best, 1e-6)
-    return head + "".join(_card(lens, row, score(lens, row) / full) for row in found)
+    return head + "".join(_card(lens, row, score(row) / full) for row in found)
 
 
 def _card(lens: str, row: Neighbour | VocabularyWord, share: float) -> str:
     token = f'<span class="tl-token">{escape(repr(row.token)[1:-1])}</span>' if row.token.strip() != row.word else ""
     layer = f'<span class="tl-layer">text layer {row.layer}</span>' if isinstance(row, Neighbour) else ""
-    value = f"{score(lens, row):.1f}" if lens == "logit" else f"{score(lens, row):.3f}"
+    value = f"{score(row):.1f}" if lens == "logit" else f"{score(row):.3f}"
     sentence = _sentence(row) if isinstance(row, Neighbour) else ""
     word = escape(row.word) or escape(repr(row.token))
     return (

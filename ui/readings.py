@@ -66,3 +66,15 @@ def _read(_reader: Reader, _index: Index | None, layer: int, lens: str, key: tup
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _trajectory(_reader: Reader, _index: Index | None, patch: tuple[int, int], key: tuple[str, str]) -> Trajectory:
     return trajectory(_reader.loaded, _reader.trace, _index, patch, lenses(_index))
+
+
+def recall(index: Index | None) -> str:
+    """How approximate the index is, as measured when it was built."""
+    if index is None:
+        return "the vocabulary alone (no index is in use)"
+    measured = [record.recall_at_5 for record in index.manifest.layers if record.recall_at_5 is not None]
+    worst = min(measured, default=1.0)
+    return (
+        f"the index *{index.name}* ({index.rows:,} contexts a layer, stored as `{index.manifest.factory}`), which finds at "
+        f"least {worst:.1%} of the true five nearest (measured when it was built)"
+    )

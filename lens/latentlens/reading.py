@@ -157,6 +157,23 @@ def as_json(reading: Reading) -> dict:
     }
 
 
+def rows_of(reading: Reading) -> list[dict[str, object]]:
+    """The reading as a flat table: a row for each patch, lens and rank (from 1)."""
+    return [
+        {
+            "row": patch.row,
+            "col": patch.col,
+            **dict(zip(("x0", "y0", "x1", "y1"), (round(edge, 3) for edge in patch.box), strict=True)),
+            "lens": lens,
+            "rank": rank,
+            **_entry(lens, found),
+        }
+        for patch in reading.patches
+        for lens in reading.lenses
+        for rank, found in enumerate(patch.neighbours[lens], 1)
+    ]
+
+
 def score(found: Neighbour | VocabularyWord) -> float:
     """The number by which a lens ranks: cosine or raw logit, see :data:`SCORES`."""
     return found.score if isinstance(found, VocabularyWord) else found.similarity

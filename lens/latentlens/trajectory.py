@@ -42,7 +42,9 @@ def trajectory(
     for lens in lenses:
         if lens == "latent":
             if index is None:
-                raise IndexMissing("LatentLens needs an index of a text corpus, but none was given; build or choose one.")
+                raise IndexMissing(
+                    "LatentLens needs an index of a text corpus, but none was given; build or choose one."
+                )
             best[lens] = tuple(row[0] for row in search(index, states.float().numpy(), 1).rows)
         elif lens == "logit":
             # Only at layer N is the final norm applied already; 0 stands for every layer before it.

@@ -1,0 +1,107 @@
+"""Taking figures away: the camera button's format, and every figure as HTML, CSV and JSON with where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from lens import __version__
+from lens.export import figure_html, file_name, plotly_config, table_csv, table_json
+from lens.latentlens.index import Index
+from ui.state import Reader
+
+FORMATS = {"png": "PNG", "svg": "SVG"}
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A figure on the page and what it was drawn from. ``rows`` is called when the reader asks for the data."""
+
+    name: str
+    title: str
+    figure: go.Figure
+    rows: Callable[[], list[dict[str, object]]]
+    provenance: dict[str, object]
+
+    @property
+    def stem(self) -> str:
+        """File name without its ending: model, image, layer and figure."""
+        facts = self.provenance
+        digest = str(facts["image sha256"])[:8]
+        return file_name(facts["model"], digest, f"layer-{facts['layer']}", self.name)
+
+
+def provenance(reader: Reader, index: Index | None, layer: int | str, lens: str) -> dict[str, object]:
+    """Where a figure comes from, for the file and for whoever reads it."""
+    return {
+        "model": reader.spec.name,
+        "model fingerprint": reader.loaded.fingerprint[:16],
+        "image": reader.picture.name,
+        "image sha256": reader.picture.digest,
+        "prompt": reader.encoded.prompt,
+        "layer": layer,
+        "lens": lens,
+        "index": f"{index.name} ({index.manifest.corpus}, {index.manifest.factory})" if index else "none",
+        "made with": f"TokenLens {__version__}",
+        "date": date.today().isoformat(),
+    }
+
+
+def headline(facts: dict[str, object], index: Index | None) -> str:
+    """One line that names model, image, layer and index inside the figure itself."""
+    text = f"{facts['lens']}, layer {facts['layer']} · {facts['model']} · image {str(facts['image sha256'])[:8]}"
+    return f"{text} · index {index.name}" if index else text
+
+
+def show(exhibit: Exhibit, on_select: str | Callable = "ignore") -> None:
+    """The figure at the width of its place, in its own colours, with a camera that saves what the reader chose."""
+    st.plotly_chart(
+        exhibit.figure,
+        key=exhibit.name,
+        theme=None,
+        on_select=on_select,
+        selection_mode="points",
+        config=plotly_config(exhibit.stem, st.session_state.get("camera", "png")),
+    )
+
+
+def draw(exhibits: Iterable[Exhibit]) -> None:
+    """The export menu."""
+    with st.popover("Export", icon=":material/download:"):
+        st.segmented_control(
+            "The camera button of a figure saves",
+            list(FORMATS),
+            default="png",
+            key="camera",
+            format_func=FORMATS.get,
+            required=True,
+            help="The camera appears at a figure's upper right when you point at it.",
+        )
+        for exhibit in exhibits:
+            _downloads(exhibit)
+
+
+def _downloads(exhibit: Exhibit) -> None:
+    st.markdown(f"**{exhibit.title}**")
+    makers: dict[str, tuple[str, Callable[[], str]]] = {
+        "HTML": (
+            "text/html",
+            lambda: figure_html(exhibit.figure, exhibit.provenance, caption=exhibit.title, name=exhibit.stem),
+        ),
+        "CSV": ("text/csv", lambda: table_csv(exhibit.rows(), exhibit.provenance)),
+        "JSON": ("application/json", lambda: table_json(exhibit.rows(), exhibit.provenance)),
+    }
+    for column, (kind, (mime, make)) in zip(st.columns(3), makers.items(), strict=True):
+        column.download_button(
+            kind,
+            make,
+            f"{exhibit.stem}.{kind.lower()}",
+            mime,
+            key=f"save-{exhibit.name}-{kind}",
+            on_click="ignore",
+            width="stretch",
+        )
