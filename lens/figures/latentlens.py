@@ -9,6 +9,7 @@ import html
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -23,7 +24,7 @@ WordGrid = Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class Profile:
-    """One lens at one patch through the layers: a value and a best word for each layer."""
+    """One lens at one patch through the layers, in ascending order: a value and a best word for each."""
 
     lens: str
     layers: tuple[int, ...]
@@ -183,14 +184,15 @@ def layer_profile(
     if title:
         heading = {"text": label(title, 200), "y": 1, "yref": "container", "pad": {"t": 12}, "yanchor": "top"}
         figure.update_layout(title=heading)
-    layers = sorted({layer for profile in profiles for layer in profile.layers})
+    layers = sorted({layer for profile in profiles for layer in profile.layers}) or [0]
+    per_layer = (width - LEFT - RIGHT) / (layers[-1] - layers[0] + 1)
     for number, profile in enumerate(profiles):
         axis = "" if number == 0 else str(number + 1)
         upper = 1 - number / rows
         domain = (max(upper - (1 - 14 / row_height) / rows, 0.0), upper - BAND / row_height / rows)
-        _profile_axes(figure, profile, axis, domain, layers, last=number == rows - 1)
+        _profile_axes(figure, profile, axis, domain, layers, per_layer, last=number == rows - 1)
         _profile_line(figure, profile, axis, CATEGORIES[number % len(CATEGORIES)])
-        _profile_words(figure, profile, axis, selected_layer, (width - LEFT - RIGHT) / max(len(layers), 1))
+        _profile_words(figure, profile, axis, selected_layer, per_layer)
         if selected_layer is not None:
             line = {"color": INK, "width": 1, "dash": "dot"}
             ends = {"x0": selected_layer, "x1": selected_layer, "y0": 0, "y1": 1}
@@ -199,15 +201,25 @@ def layer_profile(
 
 
 def _profile_axes(
-    figure: go.Figure, profile: Profile, axis: str, domain: tuple[float, float], layers: Sequence[int], *, last: bool
+    figure: go.Figure,
+    profile: Profile,
+    axis: str,
+    domain: tuple[float, float],
+    layers: Sequence[int],
+    per_layer: float,
+    *,
+    last: bool,
 ) -> None:
     low, high = limits(np.array(profile.values, dtype=float))
     pad = (high - low) * 0.08 or 0.1
-    ends = [layers[0] - 0.5, layers[-1] + 0.5] if layers else [0, 1]
+    ticks: list[int] = []
+    for layer in layers:
+        if not ticks or (layer - ticks[-1]) * per_layer >= 17:  # two digits and a gap
+            ticks.append(layer)
     lens_and_unit = f"<b>{label(profile.lens)}</b><br>{label(profile.unit)}"
     figure.update_layout({
         f"xaxis{axis}": {
-            "anchor": f"y{axis}", "range": ends, "tickvals": list(layers), "showgrid": False, "showticklabels": last,
+            "anchor": f"y{axis}", "range": [layers[0] - 0.5, layers[-1] + 0.5], "tickvals": ticks, "showgrid": False, "showticklabels": last,
             "tickfont": {"size": 11}, "tickangle": 0,
             "title": {"text": "layer" if last else "", "standoff": 6, "font": {"size": 13}},
         },
@@ -231,9 +243,12 @@ def _profile_line(figure: go.Figure, profile: Profile, axis: str, colour: str) -
     )  # fmt: skip
 
 
-def _profile_words(figure: go.Figure, profile: Profile, axis: str, selected_layer: int | None, step: float) -> None:
+def _profile_words(
+    figure: go.Figure, profile: Profile, axis: str, selected_layer: int | None, per_layer: float
+) -> None:
     """The words in a band above the row, flat where they fit between two layers, else slanted."""
-    flat = step > 6.5 * max((min(len(word), 14) for word in profile.words), default=0)
+    closest = min((b - a for a, b in pairwise(profile.layers)), default=1) * per_layer
+    flat = closest > 6.5 * max((min(len(word), 14) for word in profile.words), default=0)
     for layer, _, word in _points(profile):
         shown = label(word, 14)
         figure.add_annotation(

@@ -240,6 +240,21 @@ def test_profile_names_the_best_word_of_each_layer_and_stresses_the_chosen_one()
     assert [(note.x, note.text) for note in notes] == [(0, "the"), (8, "<b>eye</b>"), (30, "cat")]
 
 
+def test_profile_words_are_slanted_where_they_would_run_into_each_other():
+    def angles(layers, width=760):
+        one = Profile("a", layers, (0.1,) * len(layers), ("kitten",) * len(layers))
+        return {note.textangle for note in layer_profile([one], width=width).layout.annotations}
+
+    assert angles((0, 10, 20, 30)) == {0}
+    assert angles((0, 1, 20, 30)) == angles(tuple(range(31))) == angles((0, 10, 20, 30), width=300) == {-50}
+
+
+def test_profile_ticks_do_not_collide_in_deep_models():
+    deep = Profile("a", tuple(range(81)), (0.1,) * 81, ("x",) * 81)
+    ticks = layer_profile([deep]).layout.xaxis.tickvals
+    assert 20 < len(ticks) < 45 and ticks[0] == 0
+
+
 def test_profile_of_nothing_or_of_nan_is_still_a_figure():
     assert len(layer_profile([]).data) == 0
     layer_profile([profile((np.nan, np.nan, np.nan))]).to_json()
