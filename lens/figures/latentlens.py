@@ -219,7 +219,8 @@ def _profile_axes(
     lens_and_unit = f"<b>{label(profile.lens)}</b><br>{label(profile.unit)}"
     figure.update_layout({
         f"xaxis{axis}": {
-            "anchor": f"y{axis}", "range": [layers[0] - 0.5, layers[-1] + 0.5], "tickvals": ticks, "showgrid": False, "showticklabels": last,
+            "anchor": f"y{axis}", "range": [layers[0] - 0.5, layers[-1] + 0.5], "tickvals": ticks,
+            "showgrid": False, "showticklabels": last,
             "tickfont": {"size": 11}, "tickangle": 0,
             "title": {"text": "layer" if last else "", "standoff": 6, "font": {"size": 13}},
         },
