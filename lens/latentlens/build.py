@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from lens.backend.loading import LoadedModel
 from lens.errors import CapabilityMissing, IndexUnfinished
@@ -211,7 +211,7 @@ def _pack(build: _Build, paths: list[Path], report: Report) -> tuple[LayerRecord
         rows = LayerRows(paths, layer)
         stored[f"mean.{layer}"], stored[f"deviation.{layer}"] = statistics(rows)
     with replacing(build.folder / form.STATISTICS) as target:
-        save_file(stored, target)
+        target.write_bytes(save(stored))
     records = []
     for done, layer in enumerate(build.layers):
         report(done, len(build.layers), f"Packing layer {layer} ({done + 1} of {len(build.layers)})")

@@ -113,17 +113,17 @@ def index_folders() -> dict[str, Path]:
 
 
 def find_index(name_or_path: str | Path) -> Path:
-    """The folder of an index given by path, or by the name it has in one of :func:`index_folders`.
+    """The folder of an index given by the name it has in :func:`index_folders`, or by path.
 
     Raises:
         IndexMissing: neither.
     """
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
     folders = index_folders()
     if str(name_or_path) in folders:
         return folders[str(name_or_path)]
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
     known = ", ".join(folders) or "none yet; build one with `python -m lens index build`"
     raise IndexMissing(f"There is no index at {str(name_or_path)!r}, nor one of that name (there are: {known}).")
 

@@ -74,7 +74,10 @@ def pack_layer(rows: LayerRows, factory: str, path: Path) -> LayerRecord:
         ) from error
     recall, miss, knobs = _tune(index, factory, exact(rows), rows)
     with replacing(path) as part:
-        faiss.write_index(index, str(part))
+        try:
+            faiss.write_index(index, str(part))
+        except RuntimeError as error:  # FAISS has no error of its own for a full disk
+            raise OSError(f"FAISS: {_reason(error)}") from error
     return LayerRecord(rows.layer, path.name, len(rows), recall, miss, knobs, float(rows.norms.mean(dtype=np.float64)))
 
 

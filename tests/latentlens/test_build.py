@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -316,6 +317,22 @@ def test_what_cannot_be_written_ends_in_a_sentence(llama: LoadedModel, corpus: C
     (tmp_path / "file").write_text("")
     with pytest.raises(IndexUnfinished, match="can't be written"):
         build_index(llama, corpus, tmp_path / "file" / "i")
+
+
+@pytest.mark.parametrize("limit", [1000, 6000, 9000, 14000])
+def test_a_full_disk_ends_in_a_sentence_and_a_build_to_resume(
+    llama: LoadedModel, index: Index, corpus: Corpus, tmp_path: Path, limit: int
+) -> None:
+    """Files can't grow beyond ``limit`` bytes: writing fails in contexts, shards or FAISS files, as on a full disk."""
+    options = {"layers": LAYERS, "factory": "Flat", "shard_tokens": 64}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(IndexUnfinished, match=r"can't be written .* then resume"):
+            build_index(llama, corpus, tmp_path / "i", **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert build_index(llama, corpus, tmp_path / "i", resume=True, **options).manifest.files == index.manifest.files
 
 
 def test_rows_do_not_depend_on_the_kind_of_corpus_file(llama: LoadedModel, index: Index, tmp_path: Path) -> None:

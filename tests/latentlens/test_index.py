@@ -150,6 +150,10 @@ def test_finding_by_name_and_path(index: Index, tmp_path: Path, monkeypatch: pyt
     shutil.copytree(index.path, tmp_path / "indexes" / "mine")
     (tmp_path / "indexes" / "begun" / "building").mkdir(parents=True)
     assert find_index("mine") == tmp_path / "indexes" / "mine"
+    (tmp_path / "elsewhere" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert find_index("mine") == tmp_path / "indexes" / "mine", "a folder that happens to be here is no index"
+    assert find_index("./mine") == Path("mine")
     assert find_index(index.path) == find_index(str(index.path)) == index.path
     assert "begun" not in index_folders()
     with pytest.raises(IndexMissing, match=r"'other'.*mine"):
