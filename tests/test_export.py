@@ -87,6 +87,7 @@ def test_html_downloads_png_and_svg_without_a_network(tmp_path):
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page()
+        page.set_default_timeout(120_000)  # a shared machine parses 5 MB of script slowly
         page.route(re.compile("^https?://"), lambda route: (errors.append(route.request.url), route.abort()))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
