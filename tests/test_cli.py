@@ -24,7 +24,7 @@ from lens.backend.images import open_picture
 from lens.backend.loading import load
 from lens.backend.tracing import trace
 from lens.cli import main
-from lens.commands.terminal import columns, cut, printable, progress, table
+from lens.commands.terminal import printable
 from lens.home import project_root
 from lens.latentlens.index import open_index
 from lens.latentlens.reading import as_json, read
@@ -370,25 +370,6 @@ def test_a_reader_who_has_seen_enough(place: Place) -> None:
     command = " ".join(f"'{word}'" for word in [*argv, "--top-k", "200"]) + " | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=project_root(), capture_output=True, text=True)
     assert done.stdout.startswith("llava, index lines") and done.stderr == ""
-
-
-def test_columns_and_cutting() -> None:
-    assert [columns(text) for text in ("cat", "猫", "🐈", "e\u0301", "")] == [3, 2, 2, 1, 0]
-    assert cut("a cat sat", 9) == "a cat sat"
-    assert cut("a cat sat", 5) == "a ca…"
-    assert cut("猫猫猫", 4) == "猫…"
-    assert list(table([("a", "1"), ("bcd", "22")], right=[1])) == ["a     1", "bcd  22"]
-
-
-def test_progress_is_sparse_where_no_one_watches(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with progress() as report:
-        for second in range(26):
-            now[0] = float(second)
-            report(second, 50, f"Reading\n{second}")
-    # After one second, then every ten.
-    assert capsys.readouterr().err == "2% Reading 1\n22% Reading 11\n42% Reading 21\n"
 
 
 def test_a_file_that_may_not_be_used(run, place: Place, tmp_path: Path) -> None:
