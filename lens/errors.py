@@ -85,3 +85,19 @@ class ExportFailed(LensError):
 
 class Cancelled(LensError):
     """The user cancelled long work; what was done so far is kept."""
+
+
+class ImagesMissing(LensError):
+    """A folder that holds no readable image, or fewer than the work needs."""
+
+
+class AnchorsUnreadable(LensError):
+    """A file of EmbedLens anchors is missing, damaged or of an unknown format."""
+
+
+class AnchorsMismatch(LensError):
+    """EmbedLens anchors of another model than the one they are used with."""
+
+
+class ControlsImpossible(LensError):
+    """Fewer tokens are left over than a matched control needs."""
