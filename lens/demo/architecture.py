@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional
@@ -66,13 +65,13 @@ class SameConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=True)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, states: Tensor) -> Tensor:
         """Map ``[batch, inputs, h, w]`` to ``[batch, outputs, ceil(h / stride), ceil(w / stride)]``."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         if kernel > 1:
-            down, across = (max((math.ceil(n / stride) - 1) * stride + kernel - n, 0) for n in input.shape[-2:])
-            input = functional.pad(input, (across // 2, across - across // 2, down // 2, down - down // 2))
-        return super().forward(input)
+            down, across = (max((math.ceil(n / stride) - 1) * stride + kernel - n, 0) for n in states.shape[-2:])
+            states = functional.pad(states, (across // 2, across - across // 2, down // 2, down - down // 2))
+        return super().forward(states)
 
 
 class InvertedBottleneck(nn.Module):

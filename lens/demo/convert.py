@@ -48,7 +48,7 @@ CHAT_TEMPLATE = (
 
 
 def language_model(gguf: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
-    """De-quantise a GGUF file: a plain Llama configuration and its bfloat16 tensors by Llama's names (tied head left out)."""
+    """De-quantise a GGUF file: a plain Llama configuration and its bfloat16 tensors (the tied head left out)."""
     with redirect_stderr(io.StringIO()):  # the converter draws a progress bar of its own, which can't be turned off
         loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     keep = loaded.config.to_dict()

