@@ -47,26 +47,41 @@ def generate(loaded: LoadedModel, encoded: Encoded, max_new_tokens: int = 24) ->
     return Answer(tuple(ids), loaded.tokenizer.decode(ids, skip_special_tokens=True).strip(), finished)
 
 
-def next_token_logprobs(loaded: LoadedModel, encoded: Encoded) -> Float[Tensor, " vocab"]:
-    """Log-probabilities (natural logarithm) of the token after the prompt, float32 on the CPU."""
-    with loaded.lock, torch.inference_mode():
-        logits = loaded.model(**encoded.inputs, use_cache=False, logits_to_keep=1).logits
-    return logits[0, -1].float().log_softmax(-1).cpu()
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What one forward over the prompt and an answer says.
+
+    Attributes:
+        logprob: sum over the answer's tokens of their log-probability (nats) given the prompt and the tokens before.
+        next_token: log-probabilities (nats) of the token after the prompt, float32 on the CPU.
+    """
+
+    logprob: float
+    next_token: Float[Tensor, " vocab"]
 
 
-def answer_logprob(loaded: LoadedModel, encoded: Encoded, answer: Answer | tuple[int, ...]) -> float:
-    """Sum over the answer's tokens of their log-probability (nats) given the prompt and the tokens before."""
+def score(loaded: LoadedModel, encoded: Encoded, answer: Answer | tuple[int, ...]) -> Score:
+    """Score a given answer, and with it the next token's distribution, in one forward without generating."""
     ids = answer.ids if isinstance(answer, Answer) else answer
-    if not ids:
-        return 0.0
     inputs = dict(encoded.inputs)
-    tail = torch.tensor([ids], device=inputs["input_ids"].device)
+    tail = torch.tensor([ids], dtype=torch.long, device=inputs["input_ids"].device)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], tail], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     with loaded.lock, torch.inference_mode():
         logits = loaded.model(**inputs, use_cache=False, logits_to_keep=len(ids) + 1).logits
-    logprobs = logits[0, :-1].float().log_softmax(-1)
-    return float(logprobs.gather(1, tail[0, :, None]).sum())
+    logprobs = logits[0].float().log_softmax(-1)
+    total = logprobs[:-1].gather(1, tail[0, :, None]).sum()
+    return Score(float(total), logprobs[0].cpu())
+
+
+def next_token_logprobs(loaded: LoadedModel, encoded: Encoded) -> Float[Tensor, " vocab"]:
+    """Log-probabilities (natural logarithm) of the token after the prompt, float32 on the CPU."""
+    return score(loaded, encoded, ()).next_token
+
+
+def answer_logprob(loaded: LoadedModel, encoded: Encoded, answer: Answer | tuple[int, ...]) -> float:
+    """Sum over the answer's tokens of their log-probability (nats) given the prompt and the tokens before."""
+    return score(loaded, encoded, answer).logprob
 
 
 def _end_ids(loaded: LoadedModel) -> set[int]:

@@ -7,6 +7,8 @@ Sites (block numbers count from 1, see the layer convention in :mod:`lens.backen
 ``block.i``        output of block i, for i = N *before* the final norm
 ``attention.i``    output of block i's attention (what it adds to the residual stream)
 ``mlp.i``          output of block i's MLP
+``attention_in.i`` input of block i's attention (the residual stream after the norm before it)
+``mlp_in.i``       input of block i's MLP
 ``vision.j``       output of block j of the vision tower; a feature map is flattened to cells
 ``connector``      output of the connector, one row per visual token
 ``logits``         next-token logits at every position
@@ -146,6 +148,16 @@ def _run(loaded: LoadedModel, captures: list[_Capture], model: Any, inputs: dict
     return found
 
 
+_PARTS = {
+    "attention_in": ("attentions", "before", -0.75),
+    "attention": ("attentions", "after", -0.5),
+    "mlp_in": ("mlps", "before", -0.375),
+    "mlp": ("mlps", "after", -0.25),
+    "block": ("blocks", "after", 0.0),
+}
+"""Sites inside a block: the part of the anatomy, before or after it, and its place among a block's sites."""
+
+
 def _locate(anatomy: Anatomy, site: str) -> _Capture:
     """The module at which ``site`` is read. Orders: vision j, connector 1000, then block i at 2000 + i."""
     name, _, number = site.partition(".")
@@ -161,14 +173,14 @@ def _locate(anatomy: Anatomy, site: str) -> _Capture:
         if index == anatomy.depth:
             return _Capture(site, anatomy.final_norm, "after", 8000)
         return _Capture(site, anatomy.blocks[index - 1], "after", 2000 + index)
-    parts = {"block": ("blocks", 0.0), "attention": ("attentions", -0.5), "mlp": ("mlps", -0.25)}
-    if name in parts and index is not None:
-        part, offset = parts[name]
-        return _Capture(site, anatomy.numbered(part, index), "after", 2000 + index + offset)
+    if name in _PARTS and index is not None:
+        part, when, offset = _PARTS[name]
+        return _Capture(site, anatomy.numbered(part, index), when, 2000 + index + offset)
     if name == "vision" and index is not None:
         return _Capture(site, anatomy.numbered("vision_blocks", index), "after", index)
     raise SiteMissing(
-        f"There is no site {site!r}: known are hidden.l, block.i, attention.i, mlp.i, vision.j, connector and logits."
+        f"There is no site {site!r}: known are hidden.l, block.i, attention.i, mlp.i, attention_in.i, mlp_in.i, vision.j, "
+        "connector and logits."
     )
 
 
