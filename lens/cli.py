@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lens.commands import index, latentlens
+from lens.commands import embedlens, index, latentlens
 from lens.commands.terminal import printable, progress
 from lens.errors import LensError
 
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
     index.add(commands)
     latentlens.add(commands)
+    embedlens.add(commands)
     return parser
 
 
@@ -101,10 +102,13 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """``--patch -1,0`` as ``--patch=-1,0``: argparse would take the value for an option and miss the value."""
+    """``--patch -1,0`` as ``--patch=-1,0``: argparse would take the value for an option and miss the value. And
+    ``embedlens anchors`` as one word: argparse has no commands that take either a path or a command of their own."""
     words: list[str] = []
     for word in argv:
-        if words and words[-1].startswith("--") and re.fullmatch(r"-\d+(,-?\d+)+", word):
+        if words == ["embedlens"] and word in embedlens.ACTIONS:
+            words[-1] += f" {word}"
+        elif words and words[-1].startswith("--") and re.fullmatch(r"-\d+(,-?\d+)+", word):
             words[-1] += f"={word}"
         else:
             words.append(word)
