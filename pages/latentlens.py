@@ -14,9 +14,9 @@ from ui.state import Reader
 
 OVERLAYS = {"similarity": "Heat map", "words": "Words", "none": "Picture"}
 HELP = """**What you see.** Each square is one visual token: the part of the picture it covers. Its hidden state at the
-chosen layer is compared with words in three ways. *LatentLens* looks for the nearest states of words **in sentences**, at several
-depths of the same language model; the faint end of a sentence is what the model had not read yet at that word. *Logit lens*
-and *embedding lens* compare with the vocabulary, without context.
+chosen layer is compared with words in three ways. *LatentLens* looks for the nearest states of words **in sentences**, at
+several depths of the same language model; the faint end of a sentence is what the model had not read yet at that word.
+*Logit lens* and *embedding lens* compare with the vocabulary, without context.
 
 **How far to trust it.** There is always a nearest neighbour. One word on every patch, or a high similarity on plain
 background, is a hub rather than a finding. Similarities come from {recall}. What the encoder's crop left out is hatched."""
@@ -30,13 +30,14 @@ def explore(reader: Reader, index: Index | None) -> None:
     grid = reader.encoded.token_map.grids[0]
     row, col = state.patch(grid.rows, grid.cols)
     picture = picture_exhibit(reader, index, found[lens], lens, overlay, (row, col))
-    left, right = st.columns([5, 6], gap="medium")
+    left, right = st.columns(2, gap="medium")
     with left:
         export.show(picture, on_select=take_click)
         st.caption("Click a patch. Hatched: outside the encoder's view.")
     with right:
         st.markdown(f"**Patch {row}, {col}** · layer {layer} of {reader.trace.depth}")
-        columns = st.columns(len(found), gap="medium")
+        # The latent lens shows sentences and gets more room.
+        columns = st.columns([3 if name == "latent" else 2 for name in found], gap="medium")
         for column, (name, reading) in zip(columns, found.items(), strict=True):
             column.html(cards.lens_column(name, reading.patches[row * grid.cols + col].neighbours[name]))
     st.markdown(f"**Patch {row}, {col} through the layers**")
@@ -87,7 +88,7 @@ def picture_exhibit(
     values = np.array([score(entry) for entry in best]).reshape(shape)
     image, boxes = reader.picture.image, reader.encoded.token_map.grids[0].boxes
     facts = export.provenance(reader, index, reading.layer, cards.TITLES[lens])
-    common = {"selected": [selected], "value_name": UNITS[lens], "title": export.headline(facts, index), "width": 600}
+    common = {"selected": [selected], "value_name": UNITS[lens], "title": export.headline(facts, index), "width": 540}
     if overlay == "words":
         figure = word_grid(image, boxes, words, **common)
     else:

@@ -25,16 +25,23 @@ def lens_column(lens: str, found: Sequence[Neighbour | VocabularyWord]) -> str:
 
 
 def _card(lens: str, row: Neighbour | VocabularyWord, share: float) -> str:
-    token = f'<span class="tl-token">{escape(repr(row.token)[1:-1])}</span>' if row.token.strip() != row.word else ""
-    layer = f'<span class="tl-layer">text layer {row.layer}</span>' if isinstance(row, Neighbour) else ""
     value = f"{score(row):.1f}" if lens == "logit" else f"{score(row):.3f}"
     sentence = _sentence(row) if isinstance(row, Neighbour) else ""
     word = escape(row.word) or escape(repr(row.token))
     return (
-        f'<div class="tl-row"><div class="tl-head"><span class="tl-word">{word}</span>{token}{layer}'
+        f'<div class="tl-row"><div class="tl-head"><span class="tl-word">{word}</span>'
         f'<span class="tl-score">{value}</span></div>'
-        f'<div class="tl-bar"><span style="width:{100 * min(max(share, 0.0), 1.0):.0f}%"></span></div>{sentence}</div>'
+        f'<div class="tl-bar"><span style="width:{100 * min(max(share, 0.0), 1.0):.0f}%"></span></div>'
+        f"{sentence}{_origin(row)}</div>"
     )
+
+
+def _origin(row: Neighbour | VocabularyWord) -> str:
+    """At which text layer, and by which token of the word, where that isn't the word itself."""
+    layer = f'<span class="tl-layer">text layer {row.layer}</span>' if isinstance(row, Neighbour) else ""
+    partial = row.token.strip() != row.word
+    token = f'<span class="tl-token">token {escape(repr(row.token.strip()))}</span>' if partial else ""
+    return f'<div class="tl-origin">{layer}{token}</div>' if layer or token else ""
 
 
 def _sentence(row: Neighbour) -> str:

@@ -62,11 +62,10 @@ def _choose_model() -> ModelSpec:
         "Model",
         list(rows),
         key="model",
-        format_func=lambda key: rows[key].title,
         bind="query-params",
         help="More models: add rows to catalog.toml in the cache folder (README, “Your own models”).",
     )
-    st.caption(rows[name].note)
+    st.caption(f"**{rows[name].title}.** {rows[name].note}")
     return rows[name]
 
 
