@@ -208,7 +208,7 @@ def _pack(build: _Build, paths: list[Path], report: Report) -> tuple[LayerRecord
     """Statistics of all layers, then a FAISS file for each that has none yet of this factory."""
     stored = {}
     for layer in build.layers:
-        rows = LayerRows(paths, layer)
+        rows = LayerRows(paths, layer, rotated=False)
         stored[f"mean.{layer}"], stored[f"deviation.{layer}"] = statistics(rows)
     with replacing(build.folder / form.STATISTICS) as target:
         target.write_bytes(save(stored))

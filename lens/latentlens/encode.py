@@ -22,6 +22,7 @@ from lens.backend.tracing import text_states
 from lens.errors import StatesUnusable
 from lens.latentlens.files import replacing
 from lens.latentlens.plan import Plan
+from lens.latentlens.rotation import rotate
 from lens.progress import Estimate, Report, duration
 
 
@@ -93,10 +94,11 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 class LayerRows:
-    """The unit vectors of one layer, read from the shards piece by piece."""
+    """The unit vectors of one layer, read from the shards piece by piece: as an index stores them, or, unless
+    ``rotated``, in the model's own basis (see :mod:`lens.latentlens.rotation`)."""
 
-    def __init__(self, paths: Sequence[Path], layer: int) -> None:
-        self.paths, self.layer = list(paths), layer
+    def __init__(self, paths: Sequence[Path], layer: int, rotated: bool = True) -> None:
+        self.paths, self.layer, self.rotated = list(paths), layer, rotated
         self.norms: Float[np.ndarray, " rows"] = np.concatenate([self._read(path, "norms") for path in self.paths])
         counts = []
         for path in self.paths:
@@ -111,7 +113,7 @@ class LayerRows:
     def chunks(self) -> Iterator[Float[np.ndarray, "some d"]]:
         """All rows in order, as float32 of norm 1."""
         for path in self.paths:
-            yield unit(self._read(path, "rows"))
+            yield self._unit(self._read(path, "rows"))
 
     def take(self, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
         """Chosen rows, in the order asked for."""
@@ -119,15 +121,14 @@ class LayerRows:
         shard = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(shard):
             wanted = shard == number
-            out[wanted] = unit(self._read(self.paths[number], "rows")[rows[wanted] - self.starts[number]])
+            out[wanted] = self._unit(self._read(self.paths[number], "rows")[rows[wanted] - self.starts[number]])
         return out
 
     def _read(self, path: Path, kind: str) -> np.ndarray:
         with safe_open(path, "np") as file:
             return file.get_tensor(f"{kind}.{self.layer}")
 
-
-def unit(rows: np.ndarray) -> Float[np.ndarray, "n d"]:
-    """Rows scaled to norm 1, as float32."""
-    rows = rows.astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    def _unit(self, rows: np.ndarray) -> Float[np.ndarray, "n d"]:
+        rows = rows.astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rotate(rows) if self.rotated else rows

@@ -26,6 +26,7 @@ from lens.home import home, project_root
 from lens.latentlens import manifest as form
 from lens.latentlens.files import sha256
 from lens.latentlens.manifest import Manifest, read_manifest
+from lens.latentlens.rotation import unrotate
 
 _FAISS = threading.Lock()
 """FAISS's limit for what a file may make it allocate is one for the whole process."""
@@ -39,7 +40,7 @@ class Index:
 
     Attributes:
         path: its folder.
-        faiss: by layer, a FAISS index of unit vectors; row r of each is context r.
+        faiss: by layer, a FAISS index of unit vectors, mixed by :mod:`lens.latentlens.rotation`; row r is context r.
     """
 
     path: Path
@@ -88,6 +89,10 @@ class Index:
     def deviation(self, layer: int) -> Float[np.ndarray, " d"]:
         """Standard deviation of the layer's raw states, per dimension."""
         return self._statistics[f"deviation.{self.check_layer(layer)}"]
+
+    def vectors(self, layer: int) -> Float[np.ndarray, "rows d"]:
+        """The layer's unit vectors in the model's own basis, as far as the file's quantisation preserves them."""
+        return unrotate(self.faiss[self.check_layer(layer)].reconstruct_n(0, self.rows))
 
     def check_layer(self, layer: int) -> int:
         """``layer`` itself if it is stored, else :class:`LayerMissing`."""

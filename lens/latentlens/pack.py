@@ -82,8 +82,8 @@ def pack_layer(rows: LayerRows, factory: str, path: Path) -> LayerRecord:
 
 
 def statistics(rows: LayerRows) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    """Mean and standard deviation per dimension of the states *before* normalisation, combined piecewise
-    (Chan, Golub, LeVeque 1979) in float64."""
+    """Mean and standard deviation per dimension of the states *before* normalisation, from rows in the model's own
+    basis, combined piecewise (Chan, Golub, LeVeque 1979) in float64."""
     count, mean, squares = 0, np.zeros(rows.width), np.zeros(rows.width)
     for chunk in rows.chunks():
         raw = chunk.astype(np.float64) * rows.norms[count : count + len(chunk), None]

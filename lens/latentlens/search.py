@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from lens.backend.readouts import check_states
 from lens.errors import IndexMismatch
 from lens.latentlens.index import Index
+from lens.latentlens.rotation import rotate
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def search_rows(
     """As :func:`search`, but gives context rows (-1 where there are no more), similarities and layers as arrays."""
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    queries = _unit(index, states)
+    queries = rotate(_unit(index, states))
     wanted = index.layers if layers is None else [index.check_layer(layer) for layer in dict.fromkeys(layers)]
     values, rows = zip(*(index.faiss[layer].search(queries, min(k, index.rows)) for layer in wanted), strict=True)
     layer = np.repeat(np.array(wanted), values[0].shape[1])
@@ -99,4 +100,4 @@ def _unit(index: Index, states: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "
         )
     check_states(states)
     wide = states.astype(np.float64)
-    return np.ascontiguousarray(wide / np.linalg.norm(wide, axis=1, keepdims=True), np.float32)
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)

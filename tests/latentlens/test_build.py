@@ -19,6 +19,7 @@ from lens.latentlens.contexts import Rule
 from lens.latentlens.corpus import Corpus, open_corpus
 from lens.latentlens.index import Index, open_index
 from lens.latentlens.manifest import read_manifest
+from lens.latentlens.search import search_rows
 from tests.helpers import tiny_gpt2, tiny_llama
 from tests.latentlens.conftest import LAYERS, SENTENCES
 from tests.latentlens.killing import build_until
@@ -39,15 +40,11 @@ def raw_states(loaded: LoadedModel, index: Index) -> dict[int, np.ndarray]:
     }
 
 
-def vectors(index: Index, layer: int) -> np.ndarray:
-    return index.faiss[layer].reconstruct_n(0, index.rows)
-
-
 def check_rows(loaded: LoadedModel, index: Index) -> None:
     """Every row of every layer is the state of its token in its sentence."""
     for layer, raw in raw_states(loaded, index).items():
         wanted = raw / np.linalg.norm(raw, axis=1, keepdims=True)
-        np.testing.assert_allclose(vectors(index, layer), wanted, atol=3e-4)
+        np.testing.assert_allclose(index.vectors(layer), wanted, atol=3e-4)
         if layer:  # input embeddings of one token are the same in every context
             nearest = np.sort(wanted @ wanted.T, axis=1)[:, -2]
             assert np.median(nearest) < 0.9995, "rows must differ enough for this test to see a wrong one"
@@ -112,7 +109,7 @@ def test_padding_side_changes_nothing(llama: LoadedModel, index: Index, corpus: 
     assert left.tokenizer.padding_side == "left"
     other = build_index(left, corpus, tmp_path / "i", layers=LAYERS, factory="Flat", shard_tokens=64)
     assert other.contexts.equals(index.contexts)
-    assert all(np.array_equal(vectors(other, layer), vectors(index, layer)) for layer in LAYERS)
+    assert all(np.array_equal(other.vectors(layer), index.vectors(layer)) for layer in LAYERS)
 
 
 def test_bos_is_left_out_and_no_real_token_is_lost(
@@ -141,18 +138,18 @@ def test_statistics_are_those_of_the_raw_states(llama: LoadedModel, index: Index
 
 
 @pytest.mark.parametrize(
-    "factory", ["Flat", "SQ8", "SQfp16", "SQ4", "IVF4,SQ8", "HNSW8", "HNSW8,SQ8", "PQ16x4", "RR32,SQ8"]
+    "factory", ["Flat", "SQ8", "SQfp16", "SQ4", "IVF4,SQ8", "HNSW8", "HNSW8,SQ8", "PQ32x4fs", "RR32,SQ8"]
 )
 def test_factories(llama: LoadedModel, corpus: Corpus, tmp_path: Path, factory: str) -> None:
     """Recall is measured: perfect for Flat, and what the file gives when it is measured again from outside."""
     index = build_index(llama, corpus, tmp_path / "i", layers=[3], factory=factory)
     (record,) = index.manifest.layers
     exact = build_index(llama, corpus, tmp_path / "flat", layers=[3], factory="Flat")
-    rows = vectors(exact, 3)
+    rows = exact.vectors(3)
     cosines = rows @ rows.T
     np.fill_diagonal(cosines, -2)
     truth = np.argsort(-cosines, axis=1)[:, :5]
-    found = index.faiss[3].search(rows, 6)[1]
+    found = search_rows(index, rows, 6)[0]
     hits = sum(
         len({i for i in row if i != n} & set(best)) for n, (row, best) in enumerate(zip(found, truth, strict=True))
     )

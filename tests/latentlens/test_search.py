@@ -18,7 +18,7 @@ from lens.latentlens.search import search, search_rows
 
 @pytest.fixture(scope="module")
 def rows(index: Index) -> dict[int, np.ndarray]:
-    return {layer: index.faiss[layer].reconstruct_n(0, index.rows) for layer in index.layers}
+    return {layer: index.vectors(layer) for layer in index.layers}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_state_finds_itself(index: Index, rows: dict[int, np.ndarray]) -> None
 
 def test_a_state_finds_itself_when_quantised(llama: LoadedModel, corpus: Corpus, index: Index, tmp_path: Path) -> None:
     quantised = build_index(llama, corpus, tmp_path / "i", layers=[2], factory="SQ8", shard_tokens=64)
-    found, similarity, _ = search_rows(quantised, index.faiss[2].reconstruct_n(0, index.rows), 1)
+    found, similarity, _ = search_rows(quantised, index.vectors(2), 1)
     assert found[:, 0].tolist() == list(range(index.rows))
     np.testing.assert_allclose(similarity[:, 0], 1, atol=5e-3)
     assert similarity.max() <= 1
@@ -110,5 +110,5 @@ def test_markup_in_the_corpus_passes_through_as_text(llama: LoadedModel, tmp_pat
     """The lens keeps text as it is; whoever puts it into HTML escapes it."""
     text = "A <script>alert(1)</script> cat & dog"
     index = build_index(llama, Corpus("markup", lambda: [text]), tmp_path / "i", layers=[1], factory="Flat")
-    (neighbour,) = search(index, index.faiss[1].reconstruct_n(0, 1), 1).rows[0]
+    (neighbour,) = search(index, index.vectors(1)[:1], 1).rows[0]
     assert neighbour.sentence == text
