@@ -26,10 +26,11 @@ background, is a hub rather than a finding. Similarities come from {recall}. Wha
 def explore(reader: Reader, index: Index | None) -> None:
     """All that follows a click or a slider. No block of the model runs in here."""
     layer, lens, overlay = choose(reader, index)
-    found = {name: readings.whole_picture(reader, index, layer, name) for name in readings.lenses(index)}
     grid = reader.encoded.token_map.grids[0]
     row, col = state.patch(grid.rows, grid.cols)
-    picture = picture_exhibit(reader, index, found[lens], lens, overlay, (row, col))
+    whole = readings.whole_picture(reader, index, layer, lens)
+    picture = picture_exhibit(reader, index, whole, lens, overlay, (row, col))
+    nearest = readings.one_patch(reader, index, layer, (row, col)).neighbours
     left, right = st.columns(2, gap="medium")
     with left:
         export.show(picture, on_select=take_click)
@@ -37,9 +38,9 @@ def explore(reader: Reader, index: Index | None) -> None:
     with right:
         st.markdown(f"**Patch {row}, {col}** · layer {layer} of {reader.trace.depth}")
         # The latent lens shows sentences and gets more room.
-        columns = st.columns([3 if name == "latent" else 2 for name in found], gap="medium")
-        for column, (name, reading) in zip(columns, found.items(), strict=True):
-            column.html(cards.lens_column(name, reading.patches[row * grid.cols + col].neighbours[name]))
+        columns = st.columns([3 if name == "latent" else 2 for name in nearest], gap="medium")
+        for column, (name, found) in zip(columns, nearest.items(), strict=True):
+            column.html(cards.lens_column(name, found))
     st.markdown(f"**Patch {row}, {col} through the layers**")
     layers = layers_exhibit(reader, index, (row, col), layer)
     export.show(layers)

@@ -6,7 +6,7 @@ import streamlit as st
 
 from lens.errors import LensError
 from lens.latentlens.index import Index, find_index, index_folders, open_index
-from lens.latentlens.reading import LENSES, Reading, read
+from lens.latentlens.reading import LENSES, PatchReading, Reading, read
 from lens.latentlens.trajectory import Trajectory, trajectory
 from ui import state
 from ui.state import Reader
@@ -44,6 +44,11 @@ def whole_picture(reader: Reader, index: Index | None, layer: int, lens: str) ->
     return _read(reader, index, layer, lens, _key(reader, index))
 
 
+def one_patch(reader: Reader, index: Index | None, layer: int, patch: tuple[int, int]) -> PatchReading:
+    """One patch at one layer by every lens there is: cheap enough to follow each click."""
+    return _read_patch(reader, index, layer, patch, _key(reader, index)).patches[0]
+
+
 def through_layers(reader: Reader, index: Index | None, patch: tuple[int, int]) -> Trajectory:
     """One patch at every layer by every lens there is."""
     return _trajectory(reader, index, patch, _key(reader, index))
@@ -61,6 +66,13 @@ def _open(name: str, fingerprint: str, _reader: Reader) -> Index:
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _read(_reader: Reader, _index: Index | None, layer: int, lens: str, key: tuple[str, str]) -> Reading:
     return read(_reader.loaded, _reader.trace, _index, layer, None, (lens,), K)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _read_patch(
+    _reader: Reader, _index: Index | None, layer: int, patch: tuple[int, int], key: tuple[str, str]
+) -> Reading:
+    return read(_reader.loaded, _reader.trace, _index, layer, [patch], lenses(_index), K)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
