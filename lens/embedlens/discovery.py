@@ -248,7 +248,7 @@ def _note(found: list[Anchor], candidates: int, images: int, enough: int) -> str
     alive = candidates - len(found)
     text = f"{' and '.join(parts)} found in {images:,} images"
     text += (
-        f"; {alive} more entr{'y' if alive == 1 else 'ies'} in nearly every image passed neither test."
+        f"; {alive} other entr{'y' if alive == 1 else 'ies'} present in nearly every image passed neither test."
         if alive
         else "."
     )
