@@ -1,7 +1,8 @@
 """A build in a child process that is killed at an exact file-system step: what the resume tests run.
 
 Every open, rename, removal and folder made below the index is a step, seen by an audit hook; at the step asked for the
-process kills itself with SIGKILL, so nothing is tidied up. Children are forked from a server that has everything imported.
+process kills itself with SIGKILL, so nothing is tidied up. Killed while it opens a file to write, it leaves half of one.
+Children are forked from a server that has everything imported.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def _child(model: str, corpus: str, out: str, kill_at: int, pipe: Connection) ->
         if event in EVENTS and str(args[0]).startswith(out):
             steps += 1
             if steps == kill_at:
+                if event == "open" and "w" in str(args[1]):
+                    Path(args[0]).write_bytes(b"half")
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(step)
