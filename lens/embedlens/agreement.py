@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lens.backend.anatomy import Anatomy
+from lens.backend.loading import LoadedModel
 from lens.backend.tracing import Trace, hidden_sites
+from lens.embedlens.discovery import vision_norms, vision_site
 from lens.embedlens.probe import unit_rows, visual_grid
 from lens.errors import CapabilityMissing
 
@@ -84,14 +85,15 @@ class Rules:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def sites(anatomy: Anatomy) -> tuple[str, ...]:
+def sites(loaded: LoadedModel) -> tuple[str, ...]:
     """What a trace must hold for :func:`rules`."""
-    inner = [f"{part}.{i}" for i in transition_blocks(anatomy.depth) for part in _SUBLAYER_SITES]
-    towers = range(max(1, len(anatomy.vision_blocks) - 1), len(anatomy.vision_blocks) + 1)
-    return (*hidden_sites(anatomy.depth), *inner, *(f"vision.{j}" for j in towers))
+    depth, vision = loaded.anatomy.depth, vision_site(loaded)
+    inner = [f"{part}.{i}" for i in transition_blocks(depth) for part in _SUBLAYER_SITES]
+    return (*hidden_sites(depth), *inner, *([vision] if vision else []))
 
 
 def rules(
+    loaded: LoadedModel,
     trace: Trace,
     attention: Float[np.ndarray, "blocks visual"] | None,
     thresholds: Thresholds = DEFAULTS,
@@ -123,9 +125,9 @@ def rules(
         flags["phi"] = scores["phi"] > tau
     else:
         missing["phi"] = f"No dimension of the first token's states stands out beyond {tau:.1f} times their rms."
-    norms = vision_norms(trace, len(positions))
+    norms = vision_norms(loaded, trace)
     if norms is None:
-        missing["vision_norm"] = "The vision encoder's cells don't match the visual tokens one to one."
+        missing["vision_norm"] = "The vision encoder has no cell for each visual token."
     else:
         scores["vision_norm"] = norms / np.median(norms)
         flags["vision_norm"] = scores["vision_norm"] > thresholds.norm_ratio
@@ -155,16 +157,6 @@ def sink_dims(trace: Trace, tau: float) -> tuple[int, ...]:
         return ()
     ratio = torch.stack([x.abs() / x.pow(2).mean().sqrt().clamp_min(1e-30) for x in first])
     return tuple(torch.nonzero((ratio > tau).float().mean(0) >= 0.5).flatten().tolist())
-
-
-def vision_norms(trace: Trace, count: int) -> Float[np.ndarray, " visual"] | None:
-    """Norm of each patch in the vision encoder: in its last block but one, which LLaVA reads, or else the last, whichever
-    has a cell for each visual token (and perhaps a CLS before them)."""
-    for site in sorted(name for name in trace.states if name.startswith("vision.")):
-        cells = trace.site(site).float()
-        if len(cells) in (count, count + 1):
-            return cells[len(cells) - count :].norm(dim=-1).numpy()
-    return None
 
 
 def massive(

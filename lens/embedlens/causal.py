@@ -10,7 +10,7 @@ unchanged one, without controls, and the result says so in its ``note``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -234,7 +234,9 @@ def scale_norm(
 
 
 @contextmanager
-def skipping(loaded: LoadedModel, blocks: Sequence[int], sublayers: Sequence[str], positions: Sequence[int]) -> Any:
+def skipping(
+    loaded: LoadedModel, blocks: Sequence[int], sublayers: Sequence[str], positions: Sequence[int]
+) -> Iterator[None]:
     """Skip ``sublayers`` (of :data:`SUBLAYERS`) of ``blocks`` (from 1) at ``positions``."""
     with ExitStack() as stack:
         for block in blocks:

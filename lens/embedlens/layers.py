@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def turns(held: Trace) -> Float[np.ndarray, "layers visual"]:
     """Cosine of each visual token at layers 1..N with itself one layer before."""
     positions = visual_grid(held.token_map).positions.reshape(-1)
     units = [unit_rows(held.hidden(i)[positions]) for i in range(held.depth + 1)]
-    return np.stack([(a * b).sum(-1).numpy() for a, b in zip(units, units[1:], strict=False)])
+    return np.stack([(a * b).sum(-1).numpy() for a, b in pairwise(units)])
 
 
 def nearest_words(loaded: LoadedModel, held: Trace, report: Report = silent) -> Int[np.ndarray, "layers visual"]:
