@@ -189,7 +189,7 @@ def _lines(classes: TokenClasses, anchors: Anchors) -> Iterator[str]:
 def _tell_skipped(pictures: PictureFolder) -> None:
     if pictures.skipped:
         name, reason = pictures.skipped[0]
-        print(f"{len(pictures.skipped)} files were skipped, such as {printable(name)}: {printable(reason)}")
+        print(f"Files skipped: {len(pictures.skipped)}, such as {printable(name)}: {printable(reason)}")
 
 
 def _write(target: str, text: str) -> None:

@@ -134,7 +134,7 @@ def discover(
         _count(loaded, trace(loaded, encode(loaded, prompt, picture), sites), census, rule)
     if census.images < 2:
         raise ImagesMissing(
-            f"{census.images} readable images were given, but anchors are what different images share; give at least 2, "
+            f"Readable images given: {census.images}; but anchors are what different images share, so give at least 2, "
             f"better {int(rule['enough_images'])}."
         )
     return _anchors(loaded, census, rule)

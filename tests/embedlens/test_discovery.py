@@ -149,7 +149,7 @@ def test_pictures_are_taken_one_at_a_time(planted: Planted):
 
 def test_one_picture_is_too_few(planted: Planted):
     for count in (0, 1):
-        with pytest.raises(ImagesMissing, match=f"{count} readable images"):
+        with pytest.raises(ImagesMissing, match=f"images given: {count};"):
             discover(planted.loaded, pictures(count), PROMPT)
 
 
