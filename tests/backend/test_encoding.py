@@ -128,10 +128,10 @@ def test_an_empty_prompt_is_refused(seeing, prompt: str):
 
 @pytest.mark.parametrize("prompt", ["word " * 20_000, "a" * 100_000, "\U0001f98a" * 100_000])
 def test_a_prompt_of_a_hundred_thousand_characters_is_refused_quickly(seeing, prompt: str):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(PromptUnusable, match=r"has [\d,]+ tokens, but at most 512 are read; shorten it"):
         encode(seeing.loaded, prompt, seeing.encoded.picture)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("prompt", ["<image>", "What is <image>?", "a<image>b"])

@@ -116,7 +116,7 @@ def cells_of(encoded, channel: int = 0) -> np.ndarray:
     return encoded.inputs["pixel_values"][0, channel].double().numpy()
 
 
-@pytest.mark.parametrize("size", [(120, 120), (240, 96), (97, 203), (60, 50), (1700, 90), (31, 29)])
+@pytest.mark.parametrize("size", [(120, 120), (240, 96), (97, 203), (60, 50), (700, 40), (31, 29)])
 @pytest.mark.parametrize("name", ["crop", "fixed", "padded", "no square", "remainder"])
 def test_painting_a_patchs_box_white_lights_up_that_patch(models, name: str, size: tuple[int, int]):
     """No formula here: the picture is painted in its own pixels, and the encoder's input is looked at."""
