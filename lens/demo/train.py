@@ -102,27 +102,23 @@ def first_connector(workshop: Workshop, settings: Settings, out: Path) -> Projec
     return read_connector(kept)
 
 
-def qualities(workshop: Workshop, connector: Projector, seed: int) -> list[Quality]:
-    """Measure on the photographs of the held-out classes, and on crops of trained ones that were never shown."""
-    held = sorted(workshop.held_out)
-    unseen = [Shot(shot.label, (1 << 30) + row) for row, shot in enumerate(workshop.shots[:1000])]
-    fresh = [shot for shot in unseen if shot.label not in workshop.held_out]
-    fresh = [fresh[i] for i in np.random.default_rng(seed).choice(len(fresh), UNSEEN_CROPS, replace=False)]
+def examination(workshop: Workshop, seed: int) -> list[tuple[str, Tensor, list[int]]]:
+    """What is measured on, as (source, vision states, classes): the photographs of the held-out classes, and crops of
+    trained classes that were never shown."""
+    unseen = [Shot(label, (1 << 30) + label) for label in range(len(workshop.files)) if label not in workshop.held_out]
+    picked = np.random.default_rng(seed).choice(len(unseen), UNSEEN_CROPS, replace=False)
     sources = {
-        "photographs of held-out classes": ([Shot(label, None) for label in held]),
-        "trained classes, crops never shown": fresh,
+        "photographs of held-out classes": [Shot(label, None) for label in sorted(workshop.held_out)],
+        "trained classes, crops never shown": [unseen[i] for i in picked],
     }
+    return [(source, seen(workshop, wanted), [shot.label for shot in wanted]) for source, wanted in sources.items()]
+
+
+def qualities(workshop: Workshop, connector: Projector, pictures: list[tuple[str, Tensor, list[int]]]) -> list[Quality]:
+    """Measure a connector on each source of the examination."""
     return [
-        measure(
-            source,
-            workshop.language,
-            connector,
-            workshop.captions,
-            workshop.head,
-            seen(workshop, wanted),
-            [shot.label for shot in wanted],
-        )
-        for source, wanted in sources.items()
+        measure(source, workshop.language, connector, workshop.captions, workshop.head, states, labels)
+        for source, states, labels in pictures
     ]
 
 
@@ -179,7 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     trainer.resume()
     trainer.run(show)
-    found = qualities(workshop, read_connector(given.out / "connector.safetensors"), settings.seed)
+    connector = read_connector(given.out / "connector.safetensors")
+    found = qualities(workshop, connector, examination(workshop, settings.seed))
     (given.out / "quality.json").write_text(json.dumps([asdict(quality) for quality in found], indent=1))
     text = card(settings, found, given.out / "loss.jsonl")
     (given.out / "card.md").write_text(text, encoding="utf-8")

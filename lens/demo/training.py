@@ -61,6 +61,10 @@ class Settings:
     """How many random cells of the whole grid are shown afterwards, drawn anew each step: use shows all 144."""
     mosaics: float = 0.2
     regulariser: float = 0.3
+    """Weight of the alignment loss until the settling."""
+    returning: tuple[float, float] = (1.0, 0.25)
+    """Weights of the alignment and the distance loss in the settling: the caption loss drives the outputs' length and
+    direction away from those of words; the settling brings them back while the captions stay."""
     seed: int = 0
     scratch: bool = False
 
@@ -136,6 +140,14 @@ def alignment_loss(head: Head, cells: Tensor, outputs: Tensor) -> Tensor:
     return -(target * (COSINE_SCALE * cosines).log_softmax(-1)).sum(-1).mean()
 
 
+def distance_loss(head: Head, cells: Tensor, outputs: Tensor) -> Tensor:
+    """Mean squared distance of the outputs from the words' mean under the head's sharpened softmax, in units of the
+    words' mean square length; arguments as for :func:`alignment_loss`."""
+    with torch.no_grad():
+        target = (SHARPENING * (cells.float() @ head.weight.T + head.bias)).softmax(-1) @ head.words + head.mean
+    return (outputs.float() - target).pow(2).sum(-1).mean() / head.rms**2
+
+
 def stage_zero(
     connector: Projector, head: Head, states: np.ndarray, rows: list[int], seed: int, steps: int = 800
 ) -> float:
@@ -147,9 +159,8 @@ def stage_zero(
         picked = np.ix_(rng.choice(rows, 64, replace=False), rng.choice(CELLS, 12, replace=False))
         cells = as_tensor(states[picked]).flatten(0, 1).float()
         outputs = connector(cells)
-        target = (SHARPENING * (cells @ head.weight.T + head.bias)).softmax(-1) @ head.words + head.mean
         loss = alignment_loss(head, cells, outputs)
-        total = loss + (outputs - target).pow(2).sum(-1).mean() / head.rms**2
+        total = loss + distance_loss(head, cells, outputs)
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * (1 - step / steps)
         optimiser.zero_grad()
@@ -232,11 +243,17 @@ class Trainer:
         answers = [self.captions.answer(kind, labels) for labels, _, _ in drawn]
         positions = [chosen for _, chosen, _ in drawn]
         caption = caption_loss(self.language, outputs, positions, self.captions.before, after, answers)
-        aligned = torch.zeros(())
+        aligned, total = torch.zeros(()), caption
         if self.head is not None:
-            aligned = alignment_loss(self.head, cells.flatten(0, 1), outputs.flatten(0, 1))
+            flat = cells.flatten(0, 1), outputs.flatten(0, 1)
+            aligned = alignment_loss(self.head, *flat)
+            if self.settings.left(self.step) < 1.0:
+                near, short = self.settings.returning
+                total = caption + near * aligned + short * distance_loss(self.head, *flat)
+            else:
+                total = caption + self.settings.regulariser * aligned
         self.optimiser.zero_grad()
-        (caption + self.settings.regulariser * aligned).backward()
+        total.backward()
         torch.nn.utils.clip_grad_norm_(self.connector.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
