@@ -93,7 +93,7 @@ def test_overlay_refuses_a_patch_outside_the_grid():
 def test_a_class_without_patches_has_no_hatch_and_counts_nought():
     figure = class_overlay(GREY, tiling(), np.full((3, 4), "alive"))
     assert not figure.layout.shapes
-    assert [trace.name for trace in figure.data if trace.showlegend][0] == "sink 0 (0%)"
+    assert next(trace.name for trace in figure.data if trace.showlegend) == "sink 0 (0%)"
 
 
 def test_tile_paints_each_class_in_its_own_cell():
@@ -107,7 +107,7 @@ def test_tile_paints_each_class_in_its_own_cell():
 
 @pytest.mark.parametrize("width", [320, 700, 1160])
 def test_small_multiples_lie_inside_the_figure_and_dont_overlap(width):
-    figure = class_multiples({layer: LABELS for layer in range(13)}, selected_layer=8, width=width)
+    figure = class_multiples(dict.fromkeys(range(13), LABELS), selected_layer=8, width=width)
     right, bottom = figure.layout.xaxis.range[1], figure.layout.yaxis.range[0]
     corners = [(image.x, image.y) for image in figure.layout.images]
     assert len(set(corners)) == 13
