@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from lens.cli import main
+from lens.commands import terminal
 from tests.helpers import tiny_llama, tiny_llava
 
 
@@ -47,6 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shell(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(terminal, "PATIENCE", 1e9)  # no progress on stderr, however slow the machine
     return Shell(made, capsys)
 
 

@@ -64,7 +64,7 @@ def test_fractions_are_those_of_the_pictures_with_their_bootstrap(planted: Plant
     wider = class_fractions(planted.loaded, pictures(4), PROMPT, anchors, rule=3)
     assert sum(wider.shares.values()) == pytest.approx(np.ones(4))
     assert wider.interval["alive"] == bootstrap_interval(wider.shares["alive"])
-    assert wider.mean["alive"] == wider.shares["alive"].mean() < found.mean["alive"]
+    assert wider.mean["alive"] == wider.shares["alive"].mean() <= found.mean["alive"]
 
 
 def test_no_picture_has_no_fractions(planted: Planted, anchors: Anchors):
