@@ -19,9 +19,13 @@ CARDS = ".tl-row"
 
 
 def settled(page: Page) -> None:
-    """Wait until the script has run and drawn the cards."""
+    """Wait until the cards are there and no script has run for half a second."""
     page.wait_for_selector(CARDS)
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    quiet = 0
+    while quiet < 5:
+        page.wait_for_timeout(100)
+        idle = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').count()
+        quiet = quiet + 1 if idle else 0
 
 
 def opened(page: Page, url: str) -> Page:
@@ -46,12 +50,14 @@ def no_traceback(page: Page) -> None:
 
 def click_patch(page: Page, row: int, col: int, rows: int = 12, cols: int = 12) -> None:
     """Click the middle of a patch, found by the markers' layer of the picture."""
-    before = query(page).get("patch")
     points = page.locator(".st-key-picture .scatterlayer .trace").last.locator("path.point")
     box = points.nth(row * cols + col).bounding_box()
     assert box is not None
+    # Away from the gallery first: a photo's tooltip lies over the picture while the pointer is on either.
+    page.mouse.move(700, 990)
+    expect(page.get_by_role("tooltip")).to_have_count(0)
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.wait_for_function("before => new URL(location).searchParams.get('patch') !== before", arg=before)
+    page.wait_for_function("patch => new URL(location).searchParams.get('patch') === patch", arg=f"{row},{col}")
     settled(page)
 
 
