@@ -2,9 +2,9 @@
 
 A few dimensions of a language model's states are far larger than all others (Sun et al. 2024, arXiv 2402.17762), and a
 quantiser that gives each dimension its own range is coarse exactly where a query from elsewhere, such as a visual token,
-differs. Mixed evenly, no dimension stands out. Cosines stay as they are. Measured on the offline model, visual tokens
-against text states, share of the true five nearest that are found, plain → mixed: 8 bits per dimension .95 → .98, 4 bits
-.36 → .82 at layer 8.
+differs. Mixed evenly, no dimension stands out. Cosines stay as they are. Measured on the offline model with its connector
+as it starts, visual tokens of layer 8 against text states of 8 layers, share of the true five nearest that are found:
+8 bits a dimension .95 plain, .97 mixed; 4 bits .36 plain, .74 mixed.
 
 The mixing is made of random signs, random permutations and Hadamard matrices (as in Ailon & Chazelle 2009, doi
 10.1137/060673096), all derived from the width by integer arithmetic alone: nothing is stored, and it is the same on every
