@@ -83,7 +83,8 @@ def test_spatial_controls_stay_near(encoded: Encoded):
     grid = encoded.token_map.grids[0]
     corner = [int(grid.positions[0, 0])]
     places = {int(p): np.hypot(r, c) for (r, c), p in np.ndenumerate(grid.positions)}
-    near, far = ([places[int(p)] for p in draw_controls(encoded.token_map, corner, 40, 0, s)[0]] for s in (True, False))
+    drawn = [draw_controls(encoded.token_map, corner, 40, 0, spatial)[0].ravel() for spatial in (True, False)]
+    near, far = ([places[int(p)] for p in positions] for positions in drawn)
     assert max(near) < 3.2 < max(far)
 
 
