@@ -64,7 +64,9 @@ class Job(Generic[Result]):
 
     def _report(self, done: float, total: float, message: str) -> None:
         if self._cancelled.is_set():
-            raise Cancelled("The work was cancelled; what was done so far is kept, and starting again goes on from there.")
+            raise Cancelled(
+                "The work was cancelled; what was done so far is kept, and starting again goes on from there."
+            )
         self.share = min(1.0, done / total) if total else 0.0
         self.left = self._estimate.left(done, total)
         self.message = message

@@ -54,7 +54,7 @@ def attention_received(loaded: LoadedModel, encoded: Encoded) -> Float[np.ndarra
 def eager(loaded: LoadedModel) -> Iterator[None]:
     """Inside, the language model computes attention in a way that yields the weights."""
     holders = [loaded.anatomy.text_model, *loaded.anatomy.attentions]
-    configs = {id(holder.config): holder.config for holder in holders if hasattr(holder, "config")}
+    configs: dict[int, Any] = {id(holder.config): holder.config for holder in holders if hasattr(holder, "config")}
     with loaded.lock:
         before = {key: config._attn_implementation for key, config in configs.items()}
         try:

@@ -65,7 +65,7 @@ class SameConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=True)
 
-    def forward(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Map ``[batch, inputs, h, w]`` to ``[batch, outputs, ceil(h / stride), ceil(w / stride)]``."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         if kernel > 1:
@@ -98,7 +98,7 @@ class EfficientNetLite(PreTrainedModel):
     config: EfficientNetLiteConfig
     config_class = EfficientNetLiteConfig
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__(config)
@@ -154,7 +154,8 @@ class DemoModel(LlavaModel):
 
     def __init__(self, config: DemoConfig) -> None:
         super().__init__(config)
-        vision, text = config.vision_config, config.text_config
+        vision: Any = config.vision_config
+        text: Any = config.text_config
         self.multi_modal_projector = Projector(
             vision.hidden_size, config.projector_hidden_size, text.hidden_size, config.projector_hidden_act
         )

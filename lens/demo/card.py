@@ -52,7 +52,15 @@ def training(settings: Settings, log: Path) -> str:
     losses = [last[step] for step in sorted(last)]
     tenth = max(1, len(losses) // 10)
     means = [sum(part) / len(part) for part in (losses[i : i + tenth] for i in range(0, len(losses), tenth))]
-    regulariser = "" if settings.scratch else f", plus {settings.regulariser} x the alignment loss"
+    near, short = settings.returning
+    regulariser = (
+        ""
+        if settings.scratch
+        else (
+            f", plus {settings.regulariser} x the alignment loss; in the last {settings.settling:.0%}, when the rate falls, "
+            f"{near} x that and {short} x the squared distance from the words, which brings the tokens' length back"
+        )
+    )
     return (
         "## Training\n\n"
         f"Cross-entropy of short answers (A cat. / A photo of a cat.) through the frozen language model{regulariser}. "

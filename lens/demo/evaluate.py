@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from transformers import LlamaForCausalLM
 from lens.demo.architecture import Projector
 from lens.demo.captions import Captions, answer
 from lens.demo.names import broader, head_noun
-from lens.demo.training import Head
+from lens.demo.training import Head, embeddings
 
 QUESTION = "What is this?"
 BATCH = 20
@@ -59,14 +60,14 @@ def caption_all(
     language: LlamaForCausalLM, connector: Projector, captions: Captions, states: Tensor, question: str
 ) -> list[str]:
     """Greedy answers to ``question`` about each picture; ``states`` are [pictures, 144, 1280]."""
-    table = language.get_input_embeddings().weight
+    table = embeddings(language)
     before = table[torch.tensor(captions.before)]
     after = table[torch.tensor(captions.ids(f"\n{question}<|im_end|>\n<|im_start|>assistant\n"))]
     said = []
     for chunk in states.split(BATCH):
         cells = connector(chunk.float()).to(table.dtype)
         embedded = torch.cat((before.expand(len(chunk), -1, -1), cells, after.expand(len(chunk), -1, -1)), dim=1)
-        ids = language.generate(
+        ids = cast(Any, language).generate(
             inputs_embeds=embedded,
             attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long),
             do_sample=False,

@@ -12,6 +12,7 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def cache_states(
     if done >= len(todo):
         return
     states = np.lib.format.open_memmap(path, "r+" if done else "w+", np.int16, shape)
-    encoder = tower.to(torch.bfloat16, memory_format=torch.channels_last)
+    encoder = cast(Any, tower).to(torch.bfloat16, memory_format=torch.channels_last)
     for start in range(done, len(todo), BATCH):
         found = encode(encoder, [picture(shot, files) for shot in todo[start : start + BATCH]])
         states[start : start + len(found)] = found.contiguous().view(torch.int16).numpy()

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from filelock import FileLock, Timeout
 
@@ -221,7 +222,7 @@ def write_model(making: Path, gguf: Path, checkpoint: Path, scratch: Path, repor
     report(0.88, 1, "Converting the tokenizer")
     words = convert.tokenizer(gguf, scratch / "tokenizer")
     convert.processor(words).save_pretrained(making)
-    image_token_id = words.convert_tokens_to_ids(convert.IMAGE_TOKEN)
+    image_token_id = cast(int, words.convert_tokens_to_ids(convert.IMAGE_TOKEN))
     convert.configuration(text, image_token_id).save_pretrained(making)
     GenerationConfig(
         bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id

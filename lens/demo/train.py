@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from lens.demo.training import (
     Settings,
     Trainer,
     closed_form,
+    embeddings,
     head_of,
     read_connector,
     stage_zero,
@@ -75,7 +77,7 @@ def open_workshop(photos: Path, states: Path, wheels: Path | None, seed: int, re
         config, tensors = convert.language_model(paths["language"])
         words = convert.tokenizer(paths["language"], Path(folder) / "tokenizer")
         weights, weight, bias = convert.tower(paths["encoder"])
-    language = LlamaForCausalLM(config).to(torch.bfloat16)
+    language = cast(Any, LlamaForCausalLM(config)).to(torch.bfloat16)
     language.load_state_dict(tensors, strict=False)
     tower = EfficientNetLite(EfficientNetLiteConfig()).eval()
     tower.load_state_dict(weights)
@@ -83,7 +85,7 @@ def open_workshop(photos: Path, states: Path, wheels: Path | None, seed: int, re
     name_ids = [captions.ids(f" {name}") for name in captions.names]
     todo = shots(seed)
     cache_states(tower, files, todo, states, report)
-    head = head_of(weight, bias, language.get_input_embeddings().weight, name_ids)
+    head = head_of(weight, bias, embeddings(language), name_ids)
     return Workshop(language, captions, head, tower, files, todo, open_states(states), held_out(seed))
 
 

@@ -18,6 +18,7 @@ import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -286,6 +287,11 @@ def divide(position: int, stacked: bool) -> tuple[int, int]:
     return column // half, row * SIDE + column % half + quarter
 
 
+def embeddings(language: LlamaForCausalLM) -> Tensor:
+    """The input-embedding matrix, [vocabulary, 576]."""
+    return cast(Tensor, language.get_input_embeddings().weight)
+
+
 def caption_loss(
     language: LlamaForCausalLM,
     outputs: Tensor,
@@ -300,7 +306,7 @@ def caption_loss(
     which keeps the padding short. Sequences are padded on the right, where the causal mask keeps the padding out of
     everything that counts; logits are computed for answers only.
     """
-    table = language.get_input_embeddings().weight
+    table = embeddings(language)
     batch, k = outputs.shape[:2]
     longest = len(after) + max(map(len, answers))
     text = torch.zeros(batch, longest, dtype=torch.long)

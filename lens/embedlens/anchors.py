@@ -159,7 +159,8 @@ def _parsed(path: Path) -> Anchors:
 
 
 def _anchor(row: dict[str, Any]) -> Anchor:
-    anchor = Anchor(**{key: math.nan if value is None else value for key, value in row.items()})
+    given: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
+    anchor = Anchor(**given)
     origins = ORIGINS if anchor.kind == "sink" else ("",)
     if anchor.kind not in KINDS or anchor.origin not in origins or type(anchor.id) is not int or anchor.id < 0:
         raise ValueError(f"anchor {row!r}")

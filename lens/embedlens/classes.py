@@ -103,7 +103,7 @@ def groups(words: Words, anchors: Anchors, rule: int = 3, min_cosine: float = 0.
     best, cosines = words.ids[:, :rule], words.scores[:, :rule]
 
     def touched(members: Iterable[Anchor]) -> Bool[np.ndarray, " n"]:
-        return (np.isin(best, [anchor.id for anchor in members]) & (cosines >= min_cosine)).any(1)
+        return np.asarray((np.isin(best, [anchor.id for anchor in members]) & (cosines >= min_cosine)).any(1))
 
     sink, dead = touched(anchors.of("sink")), touched(anchors.of("dead"))
     return {"sink": sink, "dead": dead, "alive": ~(sink | dead)}

@@ -69,7 +69,7 @@ def class_fractions(
     if not rows:
         raise ImagesMissing("None of the images could be read; give a folder with images that open.")
     *columns, overlaps = np.array(rows).T
-    shares = dict(zip(CLASSES, columns, strict=True))
+    shares: dict[str, np.ndarray] = dict(zip(CLASSES, columns, strict=True))
     return ClassFractions(
         images=len(rows),
         layer=layer,
