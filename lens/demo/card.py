@@ -50,7 +50,7 @@ def training(settings: Settings, log: Path) -> str:
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     last: dict[int, float] = {row["step"]: row["loss"] for row in rows}
     losses = [last[step] for step in sorted(last)]
-    tenth = max(1, len(losses) // 10)
+    tenth = -(-len(losses) // 10)
     means = [sum(part) / len(part) for part in (losses[i : i + tenth] for i in range(0, len(losses), tenth))]
     near, short = settings.returning
     regulariser = (
