@@ -21,7 +21,7 @@ fewer words than they should.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,6 +51,9 @@ DEFAULTS: Mapping[str, float] = {
 """Thresholds of the rule. ``top``, ``image_share``, ``sink_cosine`` and ``enough_images`` are those of the method; the
 others are this project's choice, since "high", "outlier" and "jump" were published without numbers. ``norm_ratio``: CLIP-L's
 sinks have norms of 100 and more among some 20 to 40, DINOv2-L's above 150 among some 50."""
+
+NAMED = 3
+"""Entries named in the note that came near and are no anchors."""
 
 ALIGNER = 2
 """The block, counted from 1, whose MLP turns the language model's sinks to the first token (arXiv 2603.00510)."""
@@ -205,6 +208,7 @@ def _anchors(loaded: LoadedModel, census: _Census, rule: dict[str, float]) -> An
     ]
     judged = [_judged(loaded, i, census, rule) for i in candidates]
     found = sorted((a for a in judged if a), key=lambda a: (a.kind != "sink", -a.count, a.id))
+    passed = sorted(set(candidates) - {a.id for a in found}, key=lambda i: -census.groups[i].tokens)
     return Anchors(
         model=loaded.name,
         fingerprint=loaded.fingerprint,
@@ -213,7 +217,7 @@ def _anchors(loaded: LoadedModel, census: _Census, rule: dict[str, float]) -> An
         thresholds=dict(rule),
         found=tuple(found),
         source="discovered",
-        note=_note(found, len(candidates), census.images, int(rule["enough_images"])),
+        note=_note(loaded, found, passed, census, int(rule["enough_images"])),
     )
 
 
@@ -239,19 +243,19 @@ def _judged(loaded: LoadedModel, token_id: int, census: _Census, rule: Mapping[s
     )
 
 
-def _note(found: list[Anchor], candidates: int, images: int, enough: int) -> str:
-    """What was found, what wasn't, and how far it can be trusted."""
+def _note(loaded: LoadedModel, found: Sequence[Anchor], passed: Sequence[int], census: _Census, enough: int) -> str:
+    """What was found, what came near and wasn't, and how far it can be trusted."""
     parts = []
     for kind in ("sink", "dead"):
         count = sum(anchor.kind == kind for anchor in found)
         parts.append(f"{count or 'no'} {kind} anchor{'' if count == 1 else 's'}")
-    alive = candidates - len(found)
-    text = f"{' and '.join(parts)} found in {images:,} images"
-    text += (
-        f"; {alive} other entr{'y' if alive == 1 else 'ies'} present in nearly every image passed neither test."
-        if alive
-        else "."
-    )
-    if images < enough:
+    text = f"{' and '.join(parts)} found in {census.images:,} images."
+    if passed:
+        groups = [(loaded.tokenizer.decode([i]), census.groups[i]) for i in passed[:NAMED]]
+        named = ", ".join(
+            f"{token!r} ({g.tokens / census.images:.1f} tokens an image, cosine {g.cosine:.2f})" for token, g in groups
+        )
+        text += f" In nearly every image, but words or too little alike to be anchors: {named}."
+    if census.images < enough:
         text += f" The rule asks for {enough} images or more, so this is a first impression."
     return text[0].upper() + text[1:]

@@ -36,9 +36,11 @@ def test_the_record_says_where_the_anchors_come_from(planted: Planted, anchors: 
     assert (anchors.model, anchors.source, anchors.images) == (loaded.name, "discovered", 12)
     assert (anchors.fingerprint, anchors.tokenizer_hash) == (loaded.fingerprint, loaded.tokenizer_hash)
     assert anchors.thresholds == dict(DEFAULTS)
+    word = loaded.tokenizer.decode([planted.ids["word"]])
     assert anchors.note.startswith(
-        "2 sink anchors and 1 dead anchor found in 12 images; 1 other entry present in nearly every image"
+        "2 sink anchors and 1 dead anchor found in 12 images. In nearly every image, but words"
     )
+    assert f"{word!r} (3.0 tokens an image, cosine 0.9" in anchors.note
     assert "200 images or more" in anchors.note
     assert [anchor.kind for anchor in anchors.found] == ["sink", "sink", "dead"]
     assert all(anchor.token == loaded.tokenizer.decode([anchor.id]) for anchor in anchors.found)
