@@ -352,7 +352,13 @@ def test_ctrl_c_during_a_build_says_how_to_go_on(place: Place, tmp_path: Path) -
     corpus.write_text("".join(f"Number {i} is a green apple of the kind {i * 7}.\n" for i in range(200_000)))
     argv = [sys.executable, "-m", "lens", "index", "build", str(corpus), "--model", place.model, "--out", str(out)]
     with subprocess.Popen(
-        argv, cwd=project_root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        argv,
+        cwd=project_root(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job in the background of a script is started with Ctrl-C ignored, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 120
         while not out.is_dir() and process.poll() is None and time.monotonic() < deadline:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 import stat
 import threading
 from html.parser import HTMLParser
@@ -77,28 +76,23 @@ def test_html_lets_no_foreign_text_out():
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's Chromium")
-def test_html_downloads_png_and_svg_without_a_network(tmp_path):
-    from playwright.sync_api import sync_playwright
-
+def test_html_downloads_png_and_svg_without_a_network(tmp_path, browser):
     path = tmp_path / "figure.html"
     write_atomically(path, figure_html(figure(EVIL), {**FROM, "x": EVIL}, caption=EVIL, name="my cat"))
     errors: list[str] = []
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(120_000)  # a shared machine parses 5 MB of script slowly
-        page.route(re.compile("^https?://"), lambda route: (errors.append(route.request.url), route.abort()))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
-        page.goto(path.as_uri())
-        page.wait_for_selector(".main-svg")
-        found = {}
-        for kind in ("PNG", "SVG"):
-            with page.expect_download() as download:
-                page.get_by_role("button", name=kind, exact=True).click()
-            found[download.value.suggested_filename] = download.value.path().read_bytes()
-        browser.close()
+    page = browser.new_page()
+    page.set_default_timeout(120_000)  # a shared machine parses 5 MB of script slowly
+    page.route(re.compile("^https?://"), lambda route: (errors.append(route.request.url), route.abort()))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
+    page.goto(path.as_uri())
+    page.wait_for_selector(".main-svg")
+    found = {}
+    for kind in ("PNG", "SVG"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=kind, exact=True).click()
+        found[download.value.suggested_filename] = download.value.path().read_bytes()
+    page.close()
     assert not errors
     png, svg = found["my-cat.png"], found["my-cat.svg"]
     assert png[:4] == b"\x89PNG" and png[16:24] == (1500).to_bytes(4, "big") + (900).to_bytes(4, "big")
