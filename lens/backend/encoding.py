@@ -96,6 +96,13 @@ class TokenMap:
         return len(self.ids)
 
 
+def visual_grid(token_map: TokenMap) -> PatchGrid:
+    """The (coarsest) patch grid of the picture; :class:`CapabilityMissing` where there is none."""
+    if not token_map.grids:
+        raise CapabilityMissing("There are no visual tokens here, only text; give a picture along with the prompt.")
+    return token_map.grids[0]
+
+
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """Model inputs (a batch of one) with their :class:`TokenMap`; ``key`` hashes their content and the model's."""

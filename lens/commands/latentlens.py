@@ -69,11 +69,11 @@ def _read(
     args: argparse.Namespace, spec: ModelSpec, picture: Picture, index: str | None, lenses: Sequence[str]
 ) -> Reading:
     from lens.backend.catalog import prepare
-    from lens.backend.encoding import DEFAULT_PROMPT, encode
+    from lens.backend.encoding import DEFAULT_PROMPT, encode, visual_grid
     from lens.backend.loading import load
     from lens.backend.tracing import trace
     from lens.latentlens.index import find_index, open_index
-    from lens.latentlens.reading import default_layer, read, visual_grid
+    from lens.latentlens.reading import default_layer, read
 
     with progress() as report:
         prepare(spec, report)

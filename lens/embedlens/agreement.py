@@ -19,10 +19,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lens.backend.encoding import visual_grid
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import Trace, hidden_sites
 from lens.embedlens.discovery import vision_norms, vision_site
-from lens.embedlens.probe import unit_rows, visual_grid
+from lens.embedlens.probe import unit_rows
 from lens.errors import CapabilityMissing
 
 MARKS = {

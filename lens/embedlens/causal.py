@@ -20,9 +20,8 @@ from jaxtyping import Float, Int
 
 from lens.backend import injection, interventions
 from lens.backend.answers import Answer, Score, generate, score
-from lens.backend.encoding import Encoded, TokenMap
+from lens.backend.encoding import Encoded, TokenMap, visual_grid
 from lens.backend.loading import LoadedModel
-from lens.embedlens.probe import visual_grid
 from lens.progress import Report, silent
 from lens.statistics import matched_controls, p_value
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lens.backend.encoding import encode
+from lens.backend.encoding import encode, visual_grid
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import trace
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.causal import prune
 from lens.embedlens.classes import classify
-from lens.embedlens.probe import visual_grid
 from lens.errors import ImagesMissing
 from lens.progress import Report, silent
 from lens.statistics import bootstrap_interval

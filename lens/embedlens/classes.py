@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from lens.backend.encoding import visual_grid
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import Words
 from lens.backend.tracing import Trace
 from lens.embedlens.anchors import Anchor, Anchors
-from lens.embedlens.probe import anchor_cosines, probe, visual_grid
+from lens.embedlens.probe import anchor_cosines, probe
 
 CLASSES = ("sink", "dead", "alive")
 """In the order of precedence."""

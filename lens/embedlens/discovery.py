@@ -28,12 +28,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lens.backend.encoding import encode
+from lens.backend.encoding import encode, visual_grid
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import Trace, trace
 from lens.embedlens.anchors import Anchor, Anchors
-from lens.embedlens.probe import probe, unit_rows, visual_grid
+from lens.embedlens.probe import probe, unit_rows
 from lens.errors import ImagesMissing
 from lens.progress import Report, silent
 

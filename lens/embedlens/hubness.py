@@ -16,13 +16,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from lens.backend.encoding import DEFAULT_PROMPT, encode
+from lens.backend.encoding import DEFAULT_PROMPT, encode, visual_grid
 from lens.backend.images import Picture, open_picture
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import trace
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.classes import RULES
-from lens.embedlens.probe import probe, visual_grid
+from lens.embedlens.probe import probe
 from lens.progress import Report, part, silent
 
 SIDE = 384

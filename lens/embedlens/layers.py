@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from lens.backend.encoding import encode
+from lens.backend.encoding import encode, visual_grid
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import Trace, trace
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.classes import CLASSES, classify
-from lens.embedlens.probe import probe, unit_rows, visual_grid
+from lens.embedlens.probe import probe, unit_rows
 from lens.errors import ImagesMissing
 from lens.progress import Report, silent
 from lens.statistics import bootstrap_interval

@@ -15,10 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lens.backend.encoding import PatchGrid, TokenMap
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import Words, embedding_lens
-from lens.errors import CapabilityMissing
 
 
 def left_out(loaded: LoadedModel) -> Int[np.ndarray, " ids"]:
@@ -59,10 +57,3 @@ def unit_rows(states: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """States at length one, in float32, on the CPU; squares of very large or small states don't leave the format."""
     states = states.float().cpu()
     return torch.nn.functional.normalize(states / states.abs().amax(-1, keepdim=True), dim=-1)
-
-
-def visual_grid(token_map: TokenMap) -> PatchGrid:
-    """The (coarsest) patch grid of the picture; :class:`CapabilityMissing` where there is none."""
-    if not token_map.grids:
-        raise CapabilityMissing("There are no visual tokens here, only text; give a picture along with the prompt.")
-    return token_map.grids[0]

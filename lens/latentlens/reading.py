@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from lens.backend.encoding import PatchGrid, TokenMap
+from lens.backend.encoding import visual_grid
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import Words, embedding_lens, logit_lens
 from lens.backend.tracing import Trace
@@ -84,13 +84,6 @@ def default_layer(depth: int) -> int:
     """The layer shown first for a model of ``depth`` blocks: 8, where visual tokens are well settled among words
     (arXiv 2602.00462), or the middle of a shallower model."""
     return min(8, depth // 2)
-
-
-def visual_grid(token_map: TokenMap) -> PatchGrid:
-    """The (coarsest) patch grid of the picture; :class:`CapabilityMissing` where there is none."""
-    if not token_map.grids:
-        raise CapabilityMissing("There are no visual tokens here, only text; give a picture along with the prompt.")
-    return token_map.grids[0]
 
 
 def read(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
+from lens.backend.encoding import visual_grid
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import embedding_lens, logit_lens
 from lens.backend.tracing import Trace
 from lens.errors import IndexMissing
 from lens.latentlens.index import Index
-from lens.latentlens.reading import LENSES, VocabularyWord, visual_grid, vocabulary
+from lens.latentlens.reading import LENSES, VocabularyWord, vocabulary
 from lens.latentlens.search import Neighbour, search
 
 
