@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     loaded = load(find(options.model))
-    anchors = anchors_for(loaded) or Anchors(loaded.name, "", "", 0, {}, (), "discovered", "")
+    anchors = anchors_for(loaded) or Anchors(loaded.name, "", "", 0, {}, (), (), "discovered", "")
     alone, stream, grown = rates(loaded, anchors, options.images)
     one = classes_of_one(loaded, anchors, options.repeats)
     print(f"{loaded.name}: {len(anchors.found)} anchors, {options.images} pictures")

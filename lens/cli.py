@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lens.commands import embedlens, index, latentlens
+from lens.commands import check, convert, embedlens, functiontokens, index, latentlens, segmap
 from lens.commands.terminal import printable, progress
 from lens.errors import LensError
 
@@ -74,9 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         run=_demo, interrupted="Stopped; nothing half-made is left, and the same command starts it again."
     )
 
+    check.add(commands)
     index.add(commands)
     latentlens.add(commands)
     embedlens.add(commands)
+    functiontokens.add(commands)
+    segmap.add(commands)
+    convert.add(commands)
     return parser
 
 

@@ -101,3 +101,55 @@ class AnchorsMismatch(LensError):
 
 class ControlsImpossible(LensError):
     """Fewer tokens are left over than a matched control needs."""
+
+
+class FeaturesUnreadable(LensError):
+    """A sparse autoencoder is missing, damaged, or of a format or variant that can't be computed exactly."""
+
+
+class FeaturesMismatch(LensError):
+    """Features of another model or width, or of a place that this model doesn't have."""
+
+
+class TokenMissing(LensError):
+    """A token that never occurs in the corpus."""
+
+
+class GraphMissing(LensError):
+    """There is no feature graph at the path, under the name or for the model, or none of these features."""
+
+
+class GraphDamaged(LensError):
+    """A file of a feature graph is missing, truncated or altered, or its format version is unknown."""
+
+
+class GraphMismatch(LensError):
+    """The feature graph was built from another model or other features than those it is used with."""
+
+
+class GraphUnfinished(LensError):
+    """The folder holds a feature graph whose build was interrupted, or one that can't be resumed as asked."""
+
+
+class BenchUnreadable(LensError):
+    """A file of benchmark results is missing, damaged or of an unknown format."""
+
+
+class MaskUnusable(LensError):
+    """A mask that can't be read, is empty, or belongs to a picture of another size."""
+
+
+class QueryMissing(LensError):
+    """A query for a similarity map that isn't in the text, such as a word or a <SEG> token."""
+
+
+class MapConstant(LensError):
+    """A similarity map that is the same everywhere, so that it has no order, no points and no threshold."""
+
+
+class SegmenterMissing(LensError):
+    """No checkpoint of a segmenter (SAM) is on disk, or it can't be read."""
+
+
+class ConversionFailed(LensError):
+    """A checkpoint in its authors' own layout that can't be converted: another layout, damaged, incomplete, or no room."""

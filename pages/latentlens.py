@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from lens.backend.encoding import visual_grid
 from lens.figures.latentlens import Profile, layer_profile, patch_picture, word_grid
 from lens.latentlens.index import Index
 from lens.latentlens.reading import SCORES, Reading, default_layer, rows_of, score
-from ui import cards, export, readings, sidebar, state
+from ui import cards, export, navigation, readings, sidebar, state
 from ui.export import Exhibit
 from ui.state import Reader
 
@@ -26,7 +27,8 @@ background, is a hub rather than a finding. Similarities come from {recall}. Wha
 def explore(reader: Reader, index: Index | None) -> None:
     """All that follows a click or a slider. No block of the model runs in here."""
     layer, lens, overlay = choose(reader, index)
-    grid = reader.encoded.token_map.grids[0]
+    state.remember()
+    grid = visual_grid(reader.encoded.token_map)
     row, col = state.patch(grid.rows, grid.cols)
     whole = readings.whole_picture(reader, index, layer, lens)
     picture = picture_exhibit(reader, index, whole, lens, overlay, (row, col))
@@ -89,7 +91,7 @@ def picture_exhibit(
     best = [patch.neighbours[lens][0] for patch in reading.patches]
     words = np.array([entry.word for entry in best], dtype=object).reshape(shape).tolist()
     values = np.array([score(entry) for entry in best]).reshape(shape)
-    image, boxes = reader.picture.image, reader.encoded.token_map.grids[0].boxes
+    image, boxes = reader.picture.image, visual_grid(reader.encoded.token_map).boxes
     facts = export.provenance(reader, index, reading.layer, cards.TITLES[lens])
     common = {"selected": [selected], "value_name": UNITS[lens], "title": export.headline(facts, index), "width": 540}
     if overlay == "words":
@@ -133,6 +135,7 @@ def take_click() -> None:
 
 UNITS = {lens: "logit" if name == "logit" else "cosine" for lens, name in SCORES.items()}
 
+navigation.enter()
 st.markdown("### LatentLens")
 st.caption("Which words is a visual token nearest to?")
 the_reader = sidebar.open_reader(sidebar.draw())

@@ -6,9 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+if TYPE_CHECKING:
+    from lens.backend.loading import LoadedModel
 
 FLAGS = [
     "--no-sandbox",
@@ -45,3 +49,12 @@ def demo_home() -> Path:
     for name in NAMES:
         provision(name)
     return home()
+
+
+@pytest.fixture(scope="session")
+def demo(demo_home: Path) -> LoadedModel:
+    """The offline model, loaded once; no test changes it."""
+    from lens.backend.catalog import find
+    from lens.backend.loading import load
+
+    return load(find("demo"))

@@ -6,6 +6,7 @@ nothing they compute means anything, but every identity must hold on them.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from transformers import (
 )
 
 from lens.backend.catalog import ModelSpec
+from lens.backend.folders import write_manifest
 from lens.backend.loading import LoadedModel, load
 
 TEXT = """A cat sat on the red mat. Two dogs run over wet sand. The tall tower stands beside a river.
@@ -62,7 +64,8 @@ def tiny_tokenizer(bos: bool = False, padding_side: str = "right") -> PreTrained
     )
 
 
-def _llama_config(vocab: int) -> LlamaConfig:
+def llama_config(vocab: int) -> LlamaConfig:
+    """Four blocks of width 32."""
     return LlamaConfig(
         vocab_size=vocab,
         hidden_size=32,
@@ -83,7 +86,7 @@ def tiny_llama(folder: Path, seed: int = 0, bos: bool = False, padding_side: str
     """Four blocks of width 32 with a tokenizer of its own."""
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer(bos, padding_side)
-    LlamaForCausalLM(_llama_config(len(tokenizer))).save_pretrained(folder)
+    LlamaForCausalLM(llama_config(len(tokenizer))).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return load(ModelSpec(name="tiny-llama", source=str(folder)))
 
@@ -118,7 +121,7 @@ def tiny_llava(folder: Path, seed: int = 0, chat: bool = True, **image_processor
     )
     config = LlavaConfig(
         vision_config=vision,
-        text_config=_llama_config(len(tokenizer)),
+        text_config=llama_config(len(tokenizer)),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -134,3 +137,10 @@ def tiny_llava(folder: Path, seed: int = 0, chat: bool = True, **image_processor
         chat_template=CHAT if chat else None,
     ).save_pretrained(folder)
     return load(ModelSpec(name="tiny-llava", source=str(folder)))
+
+
+def edit_manifest(folder: Path, **changes: object) -> None:
+    """Change the manifest of an index or a graph and make its checksum right again."""
+    content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    del content["checksum"]
+    write_manifest(folder, {**content, **changes})

@@ -127,7 +127,7 @@ def test_json_to_a_file_is_utf8_and_leaves_stdout_alone(look, tmp_path: Path) ->
     assert look("--patch", "0,0", "--json", target) == (0, "", "")
     assert look("--patch", "0,0", "--json", "-")[1] == target.read_text(encoding="utf-8")
     refused = sentence(look("--patch", "0,0", "--json", tmp_path / "no" / "out.json"))
-    assert "out.json" in refused and "folder that exists" in refused
+    assert "out.json" in refused and "a folder that is there" in refused
 
 
 def test_a_region_is_the_union_of_its_patches(look) -> None:

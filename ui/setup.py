@@ -6,6 +6,7 @@ under way.
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import streamlit as st
@@ -45,7 +46,20 @@ def _jobs() -> _Jobs:
 def _make_ready(spec: ModelSpec, report: Report) -> LoadedModel:
     prepare(spec, part(report, 0.0, 0.9))
     report(0.9, 1.0, "Loading the model into memory")
-    return STORE.model(spec)
+    loaded = STORE.model(spec)
+    _set_aside()
+    return loaded
+
+
+def _set_aside() -> None:
+    """Keep the garbage collector from what is loaded.
+
+    Streamlit collects after every run of a page, which looks at each object of the model anew: 0.25 s for the offline one,
+    twice a second while long work is watched. What was set aside before is looked at once more, since a model may be gone.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def ready_model(spec: ModelSpec) -> LoadedModel:

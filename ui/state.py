@@ -8,6 +8,7 @@ named by its hash in the URL and found again by it while this server holds it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import streamlit as st
@@ -23,6 +24,12 @@ from lens.gallery import gallery
 
 UPLOAD_BYTES = 512 << 20
 """Memory for decoded uploads of all sessions; the least recently used go first."""
+
+SHARED = ("model", "image", "prompt", "layer", "patch")
+"""What all pages share, by its name in the address; other names are a page's own."""
+
+PLAIN = ("image", "prompt", "patch")
+"""Of the address, what no bound widget holds."""
 
 URL_PROMPT = 2000
 """Longest prompt that goes into the address: servers and proxies refuse longer request lines."""
@@ -52,6 +59,51 @@ def _uploads() -> BoundedCache[Picture]:
 @st.cache_resource
 def _gallery_picture(key: str) -> Picture:
     return open_picture(next(photo.path for photo in gallery() if photo.key == key))
+
+
+def follow(page: str) -> None:
+    """Called first in every run. A switch of pages empties the address and forgets the widgets: what all pages share is
+    put back, and what the page itself was last set to."""
+    if st.session_state.get("page", page) != page:
+        kept = {**st.session_state.get(f"own-{page}", {}), **st.session_state.get("shared", {})}
+        for key in kept.keys() - st.query_params.keys():
+            st.query_params[key], value = kept[key]
+            if key not in PLAIN:
+                st.session_state[key] = value
+    st.session_state["page"] = page
+
+
+def remember() -> None:
+    """Note what the address says, for the page that is turned to next. Called where it may have changed, after the
+    widgets. A widget bound to the address is in it only while it isn't at its default."""
+    now = {key: (text, st.session_state.get(key)) for key, text in st.query_params.items()}
+    now = {key: held for key, held in now.items() if key in PLAIN or held[1] is not None}
+    st.session_state["shared"] = {key: now[key] for key in now if key in SHARED}
+    st.session_state[f"own-{st.session_state['page']}"] = {key: now[key] for key in now if key not in SHARED}
+
+
+def held(key: str, default: str) -> str:
+    """What the address says, else the session: for a page's own state that no widget holds."""
+    return str(st.query_params.get(key, st.session_state.get(key, default)))
+
+
+def put(key: str, value: str) -> None:
+    """Write a page's own state to both."""
+    st.session_state[key] = value
+    st.query_params[key] = value
+
+
+def drop(key: str) -> None:
+    """Take it out of both."""
+    st.session_state.pop(key, None)
+    st.query_params.pop(key, None)
+
+
+def adopt(keys: Iterable[str]) -> None:
+    """Take over what a copied address says, so that a switch of pages keeps it."""
+    for key in keys:
+        if key in st.query_params:
+            st.session_state[key] = st.query_params[key]
 
 
 def gallery_key() -> str | None:
@@ -119,6 +171,7 @@ def choose_prompt(text: str) -> None:
 def choose_patch(row: int, col: int) -> None:
     """Put a patch in view on every page."""
     st.query_params["patch"] = f"{row},{col}"
+    remember()
 
 
 def show_error(error: LensError) -> None:

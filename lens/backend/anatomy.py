@@ -1,4 +1,4 @@
-"""Where a model keeps its parts: one row of data per model family, checked when the model is loaded.
+"""The parts of a loaded model, found by its family's row in :mod:`lens.backend.families`.
 
 No lens reaches into a model; it asks an :class:`Anatomy` for a part. What a model lacks is refused with an explanation
 (:meth:`Anatomy.require`), never returned as zeros.
@@ -17,61 +17,8 @@ from typing import Any
 
 from torch import nn
 
+from lens.backend.families import VISION_BLOCKS, Family, family_of
 from lens.errors import CapabilityMissing, LayerMissing, ModelUnreadable
-
-
-@dataclass(frozen=True)
-class Family:
-    """A row of the table: dotted paths of a family's parts.
-
-    ``text`` is the module that is called with ``inputs_embeds``; ``embeddings``, ``blocks`` and ``final_norm`` are relative
-    to it, ``attention`` and ``mlp`` to a block, the others to the whole model. ``geometry`` names the rule in
-    :mod:`lens.backend.geometry` that tells which pixels a visual token covers.
-    """
-
-    name: str
-    model_types: tuple[str, ...]
-    text: str
-    embeddings: str = "embed_tokens"
-    blocks: str = "layers"
-    attention: str = "self_attn"
-    mlp: str = "mlp"
-    final_norm: str = "norm"
-    unembedding: str = "lm_head"
-    vision_tower: str | None = None
-    connector: str | None = None
-    geometry: str | None = None
-
-
-FAMILIES: tuple[Family, ...] = (
-    Family(
-        name="LLaVA",
-        model_types=("llava", "tokenlens_demo"),
-        text="model.language_model",
-        vision_tower="model.vision_tower",
-        connector="model.multi_modal_projector",
-        geometry="single view",
-    ),
-    Family(
-        name="Llama-like", model_types=("llama", "mistral", "qwen2", "qwen3", "gemma", "olmo", "phi3"), text="model"
-    ),
-    Family(
-        name="GPT-2",
-        model_types=("gpt2",),
-        text="transformer",
-        embeddings="wte",
-        blocks="h",
-        attention="attn",
-        final_norm="ln_f",
-    ),
-)
-
-VISION_BLOCKS: dict[str, str] = {
-    "clip_vision_model": "encoder.layers",
-    "siglip_vision_model": "encoder.layers",
-    "efficientnet_lite": "blocks",
-}
-"""Where a vision tower keeps its blocks, by the ``model_type`` of its configuration."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +26,12 @@ class Anatomy:
     """The parts of one loaded model.
 
     Attributes:
-        family: the row of :data:`FAMILIES` that fits.
+        family: the row of :data:`~lens.backend.families.FAMILIES` that fits.
         text_model: called with ``inputs_embeds``; owns embeddings, blocks and final norm.
-        blocks, attentions, mlps: one module per block, in order; block i of the layer convention is ``blocks[i - 1]``.
+        blocks, attentions, mlps, down_projections: one module per block, in order; block i of the layer convention is
+            ``blocks[i - 1]``. The last two are empty where some block has none (say, a mixture of experts).
         unembedding: maps states after the final norm to vocabulary logits.
-        vision_tower, vision_blocks, connector: ``None`` or empty for a text-only model.
+        vision_tower, vision_blocks, connector: ``None`` or empty for a text-only model, and where a family has none.
         image_token_id: the id that stands at visual positions in ``input_ids``; ``None`` for a text-only model.
     """
 
@@ -93,6 +41,7 @@ class Anatomy:
     blocks: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]
     mlps: tuple[nn.Module, ...]
+    down_projections: tuple[nn.Module, ...]
     final_norm: nn.Module
     unembedding: nn.Module
     vision_tower: nn.Module | None
@@ -121,7 +70,12 @@ class Anatomy:
 
     @property
     def sees_images(self) -> bool:
-        return self.vision_tower is not None
+        return self.family.sees_images
+
+    def neurons(self, block: int) -> int:
+        """How many neurons the MLP of a block (counted from 1) has: the inputs of its down projection."""
+        down: Any = self.numbered("down_projections", block)
+        return int(down.in_features if isinstance(down, nn.Linear) else down.weight.shape[0])  # GPT-2's is transposed
 
     def require(self, part: str) -> Any:
         """The part of that name, or a :class:`CapabilityMissing` that says what this model is."""
@@ -129,12 +83,12 @@ class Anatomy:
         if value is None or value == ():
             raise CapabilityMissing(
                 f"This model ({self.family.name} family) has no {part.replace('_', ' ')}, which this view needs; "
-                "choose a vision-language model such as demo."
+                "choose a model that has, such as demo."
             )
         return value
 
     def numbered(self, part: str, index: int) -> nn.Module:
-        """One of ``blocks``, ``attentions``, ``mlps`` or ``vision_blocks``, counted from 1."""
+        """One of ``blocks``, ``attentions``, ``mlps``, ``down_projections`` or ``vision_blocks``, counted from 1."""
         modules = self.require(part)
         if not 1 <= index <= len(modules):
             raise LayerMissing(
@@ -153,57 +107,55 @@ class Anatomy:
         return layer
 
 
-def family_of(model_type: str) -> Family:
-    """The row for a configuration's ``model_type``; refuses an unknown one naming those that are known."""
-    for family in FAMILIES:
-        if model_type in family.model_types:
-            return family
-    known = ", ".join(sorted({t for f in FAMILIES for t in f.model_types}))
-    raise ModelUnreadable(
-        f"TokenLens has no row for models of type {model_type!r} (it has {known}); choose a model of one of these types."
-    )
-
-
 def find_anatomy(model: nn.Module) -> Anatomy:
     """Locate every part of ``model`` by its family's row; :class:`ModelUnreadable` names the first that isn't there."""
     config: Any = model.config
     family = family_of(config.model_type)
-    text = _part(model, family.text, family)
-    blocks = tuple(_part(text, family.blocks, family))
-    vision_tower = _part(model, family.vision_tower, family) if family.vision_tower else None
+    text = _part(model, (family.text,), family)
+    blocks = tuple(_part(text, (family.blocks,), family))
+    vision_tower = _part(model, (family.vision_tower,), family) if family.vision_tower else None
     return Anatomy(
         family=family,
         text_model=text,
-        embeddings=_part(text, family.embeddings, family),
+        embeddings=_part(text, (family.embeddings,), family),
         blocks=blocks,
         attentions=tuple(_part(block, family.attention, family) for block in blocks),
-        mlps=tuple(_part(block, family.mlp, family) for block in blocks),
-        final_norm=_part(text, family.final_norm, family),
-        unembedding=_part(model, family.unembedding, family),
+        mlps=_where_all_have_it(blocks, family.mlp),
+        down_projections=_where_all_have_it(blocks, tuple(f"{m}.{d}" for m in family.mlp for d in family.down)),
+        final_norm=_part(text, (family.final_norm,), family),
+        unembedding=_part(model, (family.unembedding,), family),
         vision_tower=vision_tower,
-        vision_blocks=_vision_blocks(vision_tower, config) if vision_tower is not None else (),
-        connector=_part(model, family.connector, family) if family.connector else None,
-        image_token_id=getattr(config, "image_token_id", None),
+        vision_blocks=_vision_blocks(vision_tower) if vision_tower is not None else (),
+        connector=_part(model, (family.connector,), family) if family.connector else None,
+        image_token_id=getattr(config, family.image_token, None),
     )
 
 
-def _part(root: nn.Module, path: str, family: Family) -> Any:
-    try:
-        return root.get_submodule(path)
-    except AttributeError as error:
-        raise ModelUnreadable(
-            f"A {family.name} model was expected to have a part {path!r}, but {type(root).__name__} has none; "
-            "this checkpoint's layout is not supported."
-        ) from error
-
-
-def _vision_blocks(tower: nn.Module, config: Any) -> tuple[nn.Module, ...]:
-    path = VISION_BLOCKS.get(config.vision_config.model_type)
-    if path is None:
-        return ()
-    for root in ("", "vision_model."):
+def _found(root: nn.Module, paths: tuple[str, ...]) -> Any | None:
+    """The first of ``paths`` that ``root`` has."""
+    for path in paths:
         try:
-            return tuple(tower.get_submodule(root + path))  # type: ignore[arg-type]
+            return root.get_submodule(path)
         except AttributeError:
             continue
-    return ()
+    return None
+
+
+def _part(root: nn.Module, paths: tuple[str, ...], family: Family) -> Any:
+    part = _found(root, paths)
+    if part is None:
+        raise ModelUnreadable(
+            f"A {family.name} model was expected to have a part {' or '.join(map(repr, paths))}, but "
+            f"{type(root).__name__} has none; this checkpoint's layout is not supported."
+        )
+    return part
+
+
+def _where_all_have_it(blocks: tuple[nn.Module, ...], paths: tuple[str, ...]) -> tuple[nn.Module, ...]:
+    parts = [_found(block, paths) for block in blocks]
+    return () if None in parts else tuple(part for part in parts if part is not None)
+
+
+def _vision_blocks(tower: nn.Module) -> tuple[nn.Module, ...]:
+    blocks = _found(tower, VISION_BLOCKS)
+    return tuple(blocks) if isinstance(blocks, (nn.ModuleList, nn.Sequential)) else ()

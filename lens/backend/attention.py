@@ -50,6 +50,31 @@ def attention_received(loaded: LoadedModel, encoded: Encoded) -> Float[np.ndarra
     return torch.stack(received).numpy()
 
 
+def attention_rollout(loaded: LoadedModel, encoded: Encoded, position: int) -> Float[np.ndarray, "layers visual"]:
+    """How much of each visual token has flowed to the token at ``position`` by layers 0..N, through attention and residual
+    stream alone (Abnar and Zuidema 2020): the product of (A + I) / 2 over the blocks, A being a block's attention averaged
+    over its heads. At layer 0 nothing has flowed.
+
+    Raises:
+        CapabilityMissing: an input without a picture, or a model whose blocks give no attention weights.
+    """
+    visual = encoded.token_map.visual_positions
+    if not len(visual):
+        raise CapabilityMissing("There are no visual tokens here, only text; give a picture along with the prompt.")
+    flow = torch.eye(len(encoded.token_map))
+    rows = [flow[position, visual]]
+
+    def follow(_module: Any, _args: tuple, _kwargs: dict, output: Any) -> None:
+        nonlocal flow
+        flow = (_weights(loaded, output)[0].float().mean(0).cpu() @ flow + flow) / 2
+        rows.append(flow[position, visual])
+
+    hooks = [Hook(module, "after", follow) for module in loaded.anatomy.attentions]
+    with eager(loaded), torch.inference_mode(), attached(hooks):
+        loaded.model(**encoded.inputs, use_cache=False, logits_to_keep=1)
+    return torch.stack(rows).numpy()
+
+
 @contextmanager
 def eager(loaded: LoadedModel) -> Iterator[None]:
     """Inside, the language model computes attention in a way that yields the weights."""

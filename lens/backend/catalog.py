@@ -12,7 +12,7 @@ from lens.home import home
 from lens.progress import Report, silent
 
 SHIPPED = Path(__file__).with_name("catalog.toml")
-_TRUSTED_KEYS = ("register", "setup")
+_TRUSTED_KEYS = ("register", "setup", "mask_head")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class ModelSpec:
     register: str | None = None
     setup: str | None = None
     index: str | None = None
+    mask_head: str | None = None
 
     @property
     def folder(self) -> Path | None:

@@ -7,7 +7,7 @@ before the prompt.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from lens.backend.geometry import RULES, trim
+from lens.backend.geometry import trim
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
-from lens.errors import CapabilityMissing, ModelUnreadable, PatchOutsideGrid, PromptUnusable
+from lens.backend.views import RULES, Processed
+from lens.errors import CapabilityMissing, PatchOutsideGrid, PromptUnusable
 
 DEFAULT_PROMPT = "Describe the image."
 """What the model is asked where nobody typed anything else, in the app and on the command line."""
@@ -75,9 +76,11 @@ class TokenMap:
 
     Attributes:
         ids: token ids as the model gets them (at visual positions: the placeholder's).
-        kinds: ``"image"``, ``"special"`` (template and control tokens of the tokenizer) or ``"text"``.
+        kinds: ``"image"``, ``"special"`` (template and control tokens of the tokenizer, learned line breaks between rows
+            of patches) or ``"text"``.
         texts: each token as text; empty at visual positions.
-        grids: the patch grids of the picture, coarse view first; empty without a picture.
+        grids: the patch grids of the picture, coarse view first; empty without a picture, and where visual tokens are
+            queries that belong to no place in it.
         image_size: (width, height) of the original picture.
     """
 
@@ -98,6 +101,11 @@ class TokenMap:
 
 def visual_grid(token_map: TokenMap) -> PatchGrid:
     """The (coarsest) patch grid of the picture; :class:`CapabilityMissing` where there is none."""
+    if not token_map.grids and len(token_map.visual_positions):
+        raise CapabilityMissing(
+            f"The {len(token_map.visual_positions)} visual tokens of this model are queries over the whole picture, so "
+            "there is no grid of patches; choose a model whose visual tokens are patches, such as demo."
+        )
     if not token_map.grids:
         raise CapabilityMissing("There are no visual tokens here, only text; give a picture along with the prompt.")
     return token_map.grids[0]
@@ -119,7 +127,7 @@ def encode(loaded: LoadedModel, prompt: str, picture: Picture | None = None) -> 
 
     Raises:
         PromptUnusable: an empty prompt, one that holds the image placeholder, or one of too many tokens.
-        CapabilityMissing: a picture for a text-only model.
+        CapabilityMissing: a picture for a text-only model, or one that the model's processor refuses.
     """
     _check_prompt(loaded, prompt)
     if picture is None:
@@ -157,11 +165,11 @@ def _check_prompt(loaded: LoadedModel, prompt: str) -> None:
         raise PromptUnusable(
             f"The prompt is empty; type what the model is to be asked, for example {DEFAULT_PROMPT!r}."
         )
-    placeholder = getattr(loaded.processor, "image_token", None)
-    if placeholder and placeholder in prompt:
-        raise PromptUnusable(
-            f"The prompt contains the placeholder {placeholder}, which TokenLens puts in by itself; remove it."
-        )
+    for placeholder in _placeholders(loaded):
+        if placeholder in prompt:
+            raise PromptUnusable(
+                f"The prompt contains the placeholder {placeholder}, which TokenLens puts in by itself; remove it."
+            )
     try:
         prompt.encode()
     except UnicodeEncodeError as error:  # how Python passes on bytes of a command line that are not UTF-8
@@ -172,6 +180,15 @@ def _check_prompt(loaded: LoadedModel, prompt: str) -> None:
         raise PromptUnusable(f"The prompt has {count:,} tokens, but at most {limit:,} are read; shorten it.")
 
 
+def _placeholders(loaded: LoadedModel) -> tuple[str, ...]:
+    """What stands for the picture in a text: before the processor expands it, and after."""
+    if loaded.processor is None:
+        return ()
+    before, after = getattr(loaded.processor, "image_token", None), loaded.anatomy.image_token_id
+    expanded = None if after is None else loaded.tokenizer.convert_ids_to_tokens(after)
+    return tuple(dict.fromkeys(str(token) for token in (before, expanded) if token))
+
+
 def _with_picture(loaded: LoadedModel, prompt: str, picture: Picture) -> tuple[Any, tuple[PatchGrid, ...]]:
     if loaded.processor is None:
         raise CapabilityMissing(
@@ -179,31 +196,45 @@ def _with_picture(loaded: LoadedModel, prompt: str, picture: Picture) -> tuple[A
         )
     processor = loaded.processor
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-    text = _templated(processor, turn, f"{processor.image_token}\n{prompt}")
+    plain = loaded.anatomy.family.prompt.format(image=processor.image_token, prompt=prompt)
+    text = _templated(processor, turn, plain)
     image, origin = trim(picture.image, processor.image_processor)
     bos = processor.tokenizer.bos_token
-    inputs = processor(
-        images=np.asarray(image),
-        text=text,
-        return_tensors="pt",
-        # A template that writes the BOS itself gets no second one, as in ``processor.apply_chat_template``.
-        text_kwargs={"add_special_tokens": not (bos and text.startswith(bos))},
-        # Named explicitly: for a picture three pixels high the processor would take the height for the channels.
-        images_kwargs={"input_data_format": "channels_last"},
-    )
-    placement = RULES[loaded.anatomy.family.geometry or "single view"](processor.image_processor, image.size, origin)
-    positions = np.flatnonzero(inputs["input_ids"][0].numpy() == loaded.anatomy.image_token_id)
-    patch = processor.patch_size
-    rows, cols = placement.height // patch, placement.width // patch
-    if rows * cols != len(positions):
-        raise ModelUnreadable(
-            f"The processor placed {len(positions)} visual tokens where its geometry gives {rows} x {cols}; "
-            "this model's patch layout is not supported."
+    try:
+        inputs = processor(
+            images=image,
+            text=text,
+            return_tensors="pt",
+            # A template that writes the BOS itself gets no second one, as in ``processor.apply_chat_template``.
+            text_kwargs={"add_special_tokens": not (bos and text.startswith(bos))},
+            # Named explicitly: for a picture three pixels high the processor would take the height for the channels.
+            images_kwargs={"input_data_format": "channels_last"},
         )
-    # A patch convolution leaves out what remains of an input that it doesn't divide: SigLIP's 384 by 14 is 27 of 14.
-    covered = replace(placement, width=cols * patch, height=rows * patch)
-    boxes = covered.boxes(rows, cols, (picture.width, picture.height))
-    return inputs, (PatchGrid(positions.reshape(rows, cols), boxes),)
+    except ValueError as error:
+        raise CapabilityMissing(
+            f"The processor of {loaded.name!r} refuses this picture of {image.width} x {image.height} pixels "
+            f"({' '.join(str(error).split())[:200]}); choose another picture."
+        ) from error
+    positions = np.flatnonzero(inputs["input_ids"][0].numpy() == loaded.anatomy.image_token_id)
+    seen = Processed(
+        processor=processor.image_processor,
+        inputs=inputs,
+        config=loaded.model.config,
+        patch=_patch_side(loaded),
+        size=image.size,
+        origin=origin,
+        original=(picture.width, picture.height),
+        count=len(positions),
+    )
+    views = RULES[loaded.anatomy.family.geometry or "no grid"](seen)
+    return inputs, tuple(PatchGrid(positions[view.tokens], view.boxes) for view in views)
+
+
+def _patch_side(loaded: LoadedModel) -> int | None:
+    """The side of the encoder's patches in pixels of its input, from the processor or the configuration."""
+    side = getattr(loaded.processor, "patch_size", None)
+    side = side or getattr(getattr(loaded.model.config, "vision_config", None), "patch_size", None)
+    return side if isinstance(side, int) else None
 
 
 def _templated(holder: Any, turn: list[dict], plain: str) -> str:
@@ -212,10 +243,24 @@ def _templated(holder: Any, turn: list[dict], plain: str) -> str:
     return holder.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
 
 
+def token_text(tokenizer: Any, token_id: int) -> str:
+    """A token as it reads behind another one. A Llama's decoder takes the blank off the first token of a text, so that
+    words would run together."""
+    alone = tokenizer.decode([token_id])
+    return tokenizer.decode([token_id, token_id])[len(alone) :]
+
+
 def _token_map(loaded: LoadedModel, ids: list[int], grids: tuple[PatchGrid, ...], picture: Picture | None) -> TokenMap:
     special = set(loaded.tokenizer.all_special_ids)
     image_token = loaded.anatomy.image_token_id
-    kinds = tuple("image" if i == image_token else "special" if i in special else "text" for i in ids)
-    texts = tuple("" if kind == "image" else loaded.tokenizer.decode([i]) for i, kind in zip(ids, kinds, strict=True))
+    patches = {int(p) for grid in grids for p in grid.positions.reshape(-1)}
+
+    def kind(position: int, token: int) -> str:
+        if token == image_token and (position in patches or not patches):
+            return "image"
+        return "special" if token in special or token == image_token else "text"
+
+    kinds = tuple(kind(position, token) for position, token in enumerate(ids))
+    texts = tuple("" if k == "image" else token_text(loaded.tokenizer, i) for i, k in zip(ids, kinds, strict=True))
     size = (picture.width, picture.height) if picture else None
     return TokenMap(tuple(ids), kinds, texts, grids, size)

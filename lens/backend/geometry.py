@@ -6,7 +6,6 @@ far edges exclusive, cut to the picture. A patch that lies wholly on padding has
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -38,12 +37,23 @@ class Placement:
 
     def boxes(self, rows: int, cols: int, size: tuple[int, int]) -> Float[np.ndarray, "rows cols 4"]:
         """The boxes, in pixels of a picture of ``size`` (width, height), of a grid that divides the input evenly."""
-        x = (np.arange(cols + 1) * (self.width / cols) - self.shift_x) / self.scale_x
-        y = (np.arange(rows + 1) * (self.height / rows) - self.shift_y) / self.scale_y
-        x, y = np.clip(x, 0, size[0]), np.clip(y, 0, size[1])
-        boxes = np.empty((rows, cols, 4))
-        boxes[..., 0], boxes[..., 2] = x[None, :-1], x[None, 1:]
-        boxes[..., 1], boxes[..., 3] = y[:-1, None], y[1:, None]
+        x, y = np.arange(cols + 1) * (self.width / cols), np.arange(rows + 1) * (self.height / rows)
+        return self.rectangles(x[:-1], x[1:], y[:-1], y[1:], size)
+
+    def rectangles(
+        self,
+        left: Float[np.ndarray, " cols"],
+        right: Float[np.ndarray, " cols"],
+        top: Float[np.ndarray, " rows"],
+        bottom: Float[np.ndarray, " rows"],
+        size: tuple[int, int],
+    ) -> Float[np.ndarray, "rows cols 4"]:
+        """The boxes, in pixels of a picture of ``size``, of columns and rows given in pixels of the input."""
+        boxes = np.empty((len(top), len(left), 4))
+        for edge, x in ((0, left), (2, right)):
+            boxes[..., edge] = np.clip((x - self.shift_x) / self.scale_x, 0, size[0])[None]
+        for edge, y in ((1, top), (3, bottom)):
+            boxes[..., edge] = np.clip((y - self.shift_y) / self.scale_y, 0, size[1])[:, None]
         return boxes
 
 
@@ -91,22 +101,18 @@ def single_view(processor: Any, size: tuple[int, int], origin: tuple[int, int] =
     return Placement(scale_x, scale_y, shift_x, shift_y, width, height)
 
 
-RULES: dict[str, Callable[..., Placement]] = {"single view": single_view}
-"""Geometry rules by the name that a family's row gives."""
-
-
 def _pads_to_square(processor: Any) -> bool:
     """LLaVA's own processor pads before it resizes; elsewhere ``do_pad`` evens out a batch, which here is one picture."""
     return bool(getattr(processor, "do_pad", False)) and hasattr(processor, "pad_to_square")
 
 
 def _resized(size: Any, width: int, height: int) -> tuple[int, int]:
-    shortest = _entry(size, "shortest_edge")
+    shortest = entry(size, "shortest_edge")
     if shortest:
         if width <= height:
             return shortest, int(shortest * height / width)
         return int(shortest * width / height), shortest
-    wanted = _entry(size, "width"), _entry(size, "height")
+    wanted = entry(size, "width"), entry(size, "height")
     if None in wanted:
         raise ModelUnreadable(
             f"The image processor resizes by {size}, a rule whose patch geometry isn't known here; "
@@ -115,7 +121,8 @@ def _resized(size: Any, width: int, height: int) -> tuple[int, int]:
     return wanted  # type: ignore[return-value]
 
 
-def _entry(size: Any, key: str) -> int | None:
+def entry(size: Any, key: str) -> int | None:
+    """One entry of a processor's size, a dictionary or an object; ``None`` where it has none."""
     try:
         return size[key]
     except (KeyError, AttributeError):

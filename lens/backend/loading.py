@@ -21,14 +21,16 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
     AutoTokenizer,
 )
 from transformers.utils import logging as transformers_logging
 
-from lens.backend.anatomy import Anatomy, family_of, find_anatomy
+from lens.backend.anatomy import Anatomy, find_anatomy
 from lens.backend.catalog import ModelSpec, on_disk
+from lens.backend.families import family_of
+from lens.backend.processors import read_processor
 from lens.errors import ModelMissing, ModelUnreadable
+from lens.home import home
 
 SAMPLED = 4096
 """Values read of each tensor for a fingerprint: enough to tell a fine-tuned model, cheap for one of any size."""
@@ -91,13 +93,13 @@ def load(spec: ModelSpec) -> LoadedModel:
         importlib.import_module(spec.register)
     common = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     config = _read(spec, AutoConfig.from_pretrained, **common)
-    sees_images = family_of(config.model_type).vision_tower is not None
+    sees_images = family_of(config.model_type).sees_images
     maker = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
     options = {"config": config, "dtype": _dtype(spec), "use_safetensors": True, "output_loading_info": True, **common}
     model, info = _read(spec, maker.from_pretrained, **options)
     _check_complete(spec, info["missing_keys"])
     model = _on_device(spec, model).eval().requires_grad_(False)
-    processor = _read(spec, AutoProcessor.from_pretrained, **common) if sees_images else None
+    processor = _read(spec, read_processor, config=config, **common) if sees_images else None
     tokenizer: Any = processor.tokenizer if processor else _read(spec, AutoTokenizer.from_pretrained, **common)
     return assemble(spec, model, tokenizer, processor)
 
@@ -134,9 +136,27 @@ def _read(spec: ModelSpec, reader: Any, **options: Any) -> Any:
                 f"The model {spec.source!r} is neither in the local cache nor to be had from the hub; check the name "
                 "and the network, or choose another, such as demo."
             ) from error
-        raise ModelUnreadable(f"The model {spec.source!r} has files that can't be read ({text[:200]}).") from error
+        pickled = spec.folder is not None and any(spec.folder.glob("*.bin"))
+        hint = (
+            "; `python -m lens convert` makes some published checkpoints with pickled weights loadable"
+            if pickled
+            else ""
+        )
+        raise ModelUnreadable(
+            f"The model {spec.source!r} has files that can't be read ({text[:200]}){hint}."
+        ) from error
+    except ImportError as error:
+        text = " ".join(str(error).split())[:200]
+        raise ModelUnreadable(
+            f"The model {spec.source!r} needs a package that isn't here ({text}); install it, or choose another model."
+        ) from error
     except Exception as error:  # safetensors, tokenizers and configurations each raise their own kinds
         text = " ".join(str(error).split())[:200]
+        if not spec.trust_remote_code and "trust_remote_code" in str(error):
+            raise ModelUnreadable(
+                f"The model {spec.source!r} needs code of its authors, which isn't run here unless a row of your own in "
+                f"{home() / 'catalog.toml'} says trust_remote_code = true; for Sa2VA `python -m lens convert` does without."
+            ) from error
         raise ModelUnreadable(
             f"The model {spec.source!r} can't be loaded ({type(error).__name__}: {text}); fetch its files again, or "
             "choose another model."

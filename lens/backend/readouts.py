@@ -1,4 +1,4 @@
-"""States → vocabulary words: logit lens and embedding lens.
+"""States → vocabulary words: logit lens and embedding lens; directions → the words that they promote.
 
 The logit lens computes in the model's dtype, as the model's own head does, the embedding lens in float32. States or
 vocabulary are taken in chunks, so that memory stays bounded for any number of states.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,29 @@ def logit_lens(loaded: LoadedModel, states: Float[Tensor, "n d"], layer: int, k:
 
     with loaded.lock, torch.inference_mode():
         tops = [logits(chunk.to(loaded.device, loaded.dtype)).topk(k) for chunk in states.split(CHUNK)]
+    return _words(loaded, [(top.values, top.indices) for top in tops])
+
+
+def promoted_words(loaded: LoadedModel, directions: Float[Tensor, "n d"], layer: int, k: int = 5) -> Words:
+    """The words whose logits a *direction* raises most, by itself: the logit lens for what is added to a state.
+
+    Two things differ from :func:`logit_lens`. What the final norm and the unembedding make of nothing (their biases) is
+    taken off. And the directions' part along the mean row of the unembedding is taken out: rarely trained words share that
+    row (of the 49,152 of SmolLM2-135M, 34,000 have a cosine above 0.5 with " strugg") and would head every list. For an RMS
+    norm the words of the opposite direction are those that are lowered most.
+    """
+    anatomy = loaded.anatomy
+    anatomy.check_layer(layer)
+    check_states(directions)
+    weight: Any = anatomy.unembedding.weight
+    with loaded.lock, torch.inference_mode():
+        states = directions.to(loaded.device, loaded.dtype)
+        if layer < anatomy.depth:
+            states = anatomy.final_norm(states) - anatomy.final_norm(torch.zeros_like(states))
+        common = torch.nn.functional.normalize(weight.mean(0, dtype=torch.float32), dim=0)
+        states = states.float() - (states.float() @ common)[:, None] * common
+        nothing = anatomy.unembedding(torch.zeros_like(directions[:1]).to(loaded.device, loaded.dtype))
+        tops = [(anatomy.unembedding(c.to(loaded.dtype)) - nothing).float().topk(k) for c in states.split(CHUNK)]
     return _words(loaded, [(top.values, top.indices) for top in tops])
 
 

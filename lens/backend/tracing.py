@@ -9,8 +9,9 @@ Sites (block numbers count from 1, see the layer convention in :mod:`lens.backen
 ``mlp.i``          output of block i's MLP
 ``attention_in.i`` input of block i's attention (the residual stream after the norm before it)
 ``mlp_in.i``       input of block i's MLP
+``neurons.i``      activations of block i's MLP neurons: the input of its down projection, [seq, d_mlp]
 ``vision.j``       output of block j of the vision tower; a feature map is flattened to cells
-``connector``      output of the connector, one row per visual token
+``connector``      output of the connector, one row per patch: view by view where there are several
 ``logits``         next-token logits at every position
 =================  =====================================================================
 
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from lens.backend.anatomy import Anatomy
 from lens.backend.encoding import Encoded, TokenMap
 from lens.backend.hooks import Hook, attached, block_input, first_tensor
+from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.errors import SiteMissing
 
@@ -42,12 +44,14 @@ class Trace:
         key: the content key of the :class:`~lens.backend.encoding.Encoded` that was run.
         states: by site name, [seq, d] (``logits``: [seq, vocab]; ``vision.j``: [cells, d_vision]).
         depth: N, the number of text blocks.
+        picture: what was looked at; ``None`` for text alone.
     """
 
     key: str
     states: dict[str, Float[Tensor, "seq d"]]
     token_map: TokenMap
     depth: int
+    picture: Picture | None = None
 
     def hidden(self, layer: int) -> Float[Tensor, "seq d"]:
         """The states of one layer, 0..N."""
@@ -96,7 +100,7 @@ def trace(loaded: LoadedModel, encoded: Encoded, sites: Iterable[str]) -> Trace:
     captures = [_locate(loaded.anatomy, site) for site in dict.fromkeys(sites)]
     states = _run(loaded, captures, loaded.model, {**encoded.inputs, "use_cache": False})
     kept = {site: _rows(tensor).to("cpu") for site, tensor in states.items()}
-    return Trace(encoded.key, kept, encoded.token_map, loaded.anatomy.depth)
+    return Trace(encoded.key, kept, encoded.token_map, loaded.anatomy.depth, encoded.picture)
 
 
 def text_states(
@@ -111,10 +115,20 @@ def text_states(
     alone. Rows at masked positions are meaningless.
     """
     anatomy = loaded.anatomy
-    captures = [_locate(anatomy, f"hidden.{anatomy.check_layer(layer)}") for layer in dict.fromkeys(layers)]
+    found = text_sites(loaded, ids, mask, [f"hidden.{anatomy.check_layer(layer)}" for layer in layers])
+    return {int(site.split(".")[1]): tensor for site, tensor in found.items()}
+
+
+def text_sites(
+    loaded: LoadedModel,
+    ids: Int[Tensor, "batch seq"],
+    mask: Int[Tensor, "batch seq"],
+    sites: Iterable[str],
+) -> dict[str, Float[Tensor, "batch seq d"]]:
+    """As :func:`text_states`, for any sites inside the language model but ``logits``."""
+    captures = [_locate(loaded.anatomy, site) for site in dict.fromkeys(sites)]
     inputs = {"input_ids": ids.to(loaded.device), "attention_mask": mask.to(loaded.device), "use_cache": False}
-    states = _run(loaded, captures, anatomy.text_model, inputs)
-    return {int(site.split(".")[1]): tensor for site, tensor in states.items()}
+    return _run(loaded, captures, loaded.anatomy.text_model, inputs)
 
 
 def _run(loaded: LoadedModel, captures: list[_Capture], model: Any, inputs: dict) -> dict[str, Tensor]:
@@ -152,6 +166,7 @@ _PARTS = {
     "attention_in": ("attentions", "before", -0.75),
     "attention": ("attentions", "after", -0.5),
     "mlp_in": ("mlps", "before", -0.375),
+    "neurons": ("down_projections", "before", -0.3125),
     "mlp": ("mlps", "after", -0.25),
     "block": ("blocks", "after", 0.0),
 }
@@ -179,13 +194,13 @@ def _locate(anatomy: Anatomy, site: str) -> _Capture:
     if name == "vision" and index is not None:
         return _Capture(site, anatomy.numbered("vision_blocks", index), "after", index)
     raise SiteMissing(
-        f"There is no site {site!r}: known are hidden.l, block.i, attention.i, mlp.i, attention_in.i, mlp_in.i, vision.j, "
-        "connector and logits."
+        f"There is no site {site!r}: known are hidden.l, block.i, attention.i, mlp.i, attention_in.i, mlp_in.i, neurons.i, "
+        "vision.j, connector and logits."
     )
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """Without the batch dimension; a convolutional feature map [1, d, h, w] as cells [h * w, d]."""
+    """One row per token or cell: views or tiles [n, cells, d] one after the other, feature maps [n, d, h, w] as cells."""
     if tensor.ndim == 4:
-        return tensor[0].flatten(1).T.contiguous()
-    return tensor[0]
+        return tensor.flatten(2).transpose(1, 2).flatten(0, 1).contiguous()
+    return tensor.flatten(0, -2)

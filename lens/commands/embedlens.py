@@ -1,28 +1,30 @@
-"""``python -m lens embedlens IMAGE``: the classes of an image's visual tokens; ``embedlens anchors`` and ``fractions``:
-what they rest on and how large they are, over a folder of images.
+"""``python -m lens embedlens IMAGE``: the classes of an image's visual tokens. Over a folder of images ``embedlens anchors``
+finds what they rest on, ``fractions`` how large they are, ``prune`` what the answers lose without one of them.
 
-The two words stand where an image's path would; an image of such a name is given as ``./anchors``.
+These words, and that of :mod:`lens.commands.patchbench`, stand where an image's path would; an image of such a name is
+given as ``./anchors``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lens.commands.terminal import printable, progress, table
+from lens.commands import patchbench
+from lens.commands.numbers import count, whole
+from lens.commands.terminal import printable, progress, table, write_json
 
 if TYPE_CHECKING:
     from lens.backend.loading import LoadedModel
     from lens.embedlens.anchors import Anchors
+    from lens.embedlens.causal_folder import FolderEffect
     from lens.embedlens.classes import TokenClasses
     from lens.embedlens.folder import PictureFolder
     from lens.progress import Report
 
-ACTIONS = ("anchors", "fractions")
+ACTIONS = ("anchors", "fractions", "prune", patchbench.ACTION)
 WORDS = 3
 """Words of a patch shown in the table; JSON has all five."""
 
@@ -32,6 +34,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("image", help="PNG, JPEG, WebP, BMP, TIFF or GIF")
     parser.add_argument("--model", default="demo", help="catalog name, folder or hub id (default: demo)")
     parser.add_argument("--prompt", help="what the model is asked along with the image")
+    _layer(parser)
     _rule(parser)
     parser.add_argument("--json", metavar="FILE", help="write JSON to FILE (- for standard output) instead of a table")
     parser.set_defaults(run=_classes)
@@ -52,12 +55,32 @@ def add(commands: argparse._SubParsersAction) -> None:
 
     fractions = commands.add_parser("embedlens fractions", help="how large the classes are over a folder of images")
     _folder(fractions)
+    _layer(fractions)
     _rule(fractions)
     fractions.set_defaults(run=_fractions)
 
+    prune = commands.add_parser("embedlens prune", help="what the answers to a folder of images lose without a class")
+    prune.add_argument("images", type=Path, metavar="IMAGES_FOLDER", help="images to be asked about")
+    prune.add_argument("--class", dest="kind", required=True, choices=("sink", "dead", "alive"), help="what is pruned")
+    prune.add_argument("--model", default="demo", help="catalog name, folder or hub id (default: demo)")
+    _some(prune)
+    _rule(prune)
+    prune.add_argument(
+        "--controls", type=count, default=20, metavar="N", help="random sets of equal size an image (20)"
+    )
+    prune.add_argument("--spatial", action="store_true", help="draw controls near the pruned patches")
+    prune.add_argument("--seed", type=whole, default=0, help="of the controls (0)")
+    prune.add_argument("--json", metavar="FILE", help="write JSON to FILE (- for standard output) instead of a table")
+    prune.set_defaults(run=_prune)
+
+    patchbench.add(commands)
+
+
+def _layer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layer", type=int, default=0, help="layer of the visual tokens (default: 0, the connector's)")
+
 
 def _rule(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--layer", type=int, default=0, help="layer of the visual tokens (default: 0, the connector's)")
     parser.add_argument("--rule", type=int, choices=(1, 3), default=3, help="look at the best word or the best three")
     parser.add_argument("--min-cosine", type=_cosine, default=0.0, help="least cosine at which an anchor counts")
     parser.add_argument("--anchors", type=Path, metavar="FILE", help="anchors of this model (default: its own)")
@@ -66,7 +89,11 @@ def _rule(parser: argparse.ArgumentParser) -> None:
 def _folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="catalog name, folder or hub id")
     parser.add_argument("images", type=Path, metavar="IMAGES_FOLDER", help="at least 200 varied photographs serve best")
-    parser.add_argument("--limit", type=_count, metavar="N", help="take only N of them, spread evenly over the folder")
+    _some(parser)
+
+
+def _some(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=count, metavar="N", help="take only N of them, spread evenly over the folder")
     parser.add_argument("--prompt", help="what the model is asked along with each image")
 
 
@@ -84,7 +111,7 @@ def _classes(args: argparse.Namespace) -> None:
     held = trace(loaded, encode(loaded, _prompt(args), picture), [f"hidden.{layer}"])
     classes = classify(loaded, held, anchors, layer, args.rule, args.min_cosine)
     if args.json:
-        _write(args.json, json.dumps(as_json(classes, anchors), ensure_ascii=False, indent=2))
+        write_json(args.json, as_json(classes, anchors))
         return
     size = f"{picture.width} x {picture.height} pixels, {classes.rows} x {classes.cols} patches"
     print(f"{printable(loaded.name)}, layer {layer}, {printable(picture.name)} ({size})")
@@ -137,6 +164,51 @@ def _fractions(args: argparse.Namespace) -> None:
         print(f"  {line}")
     print(f"Both sink and dead: {found.overlaps.mean():.1%} (labelled sink).")
     _tell_skipped(pictures)
+
+
+def _prune(args: argparse.Namespace) -> None:
+    from lens.embedlens.causal_folder import as_json, prune_folder
+    from lens.embedlens.folder import PictureFolder
+
+    pictures = PictureFolder(args.images, args.limit)
+    with progress() as report:
+        loaded = _load(args.model, report)
+        anchors = _anchors_of(loaded, args.anchors)
+        options = {"rule": args.rule, "min_cosine": args.min_cosine, "controls": args.controls, "seed": args.seed}
+        found = prune_folder(
+            loaded, pictures, _prompt(args), anchors, args.kind, spatial=args.spatial, report=report, **options
+        )
+    if args.json:
+        table_of = {"model": loaded.name, "prompt": _prompt(args), **options, "spatial": args.spatial, **as_json(found)}
+        write_json(args.json, table_of)
+        return
+    for line in _effect_lines(found, loaded.name, args.controls):
+        print(line)
+    _tell_skipped(pictures)
+
+
+def _effect_lines(found: FolderEffect, model: str, controls: int) -> Iterator[str]:
+    """What pruning does on average, beside the controls, and the difference of the two."""
+    used = len(found.pictures) - found.empty
+    changed = sum(picture.answer != picture.treated_answer for picture in found.pictures)
+    yield f"{printable(model)}: {found.kind} tokens pruned in {used:,} of {len(found.pictures):,} images"
+    if not used:
+        yield "No image has a token of that class, so that nothing changes."
+        return
+    tokens = sum(picture.tokens for picture in found.pictures) / used
+    yield f"{tokens:.1f} tokens an image, {controls} controls of equal size each; other answers: {changed:,}"
+    rows: list[tuple[str, ...]] = [("in nats, mean over images (95 % interval)", "pruned", "controls", "difference")]
+    for name, words in (("logprob", "log-probability of the answer"), ("kl", "KL of the next token")):
+        cells = (_mean(found, key) for key in (name, f"control_{name}", f"beyond_{name}"))
+        rows.append((words, *cells))
+    yield from (f"  {line}" for line in table(rows))
+
+
+def _mean(found: FolderEffect, name: str) -> str:
+    if name not in found.mean:
+        return "-"
+    low, high = found.interval[name]
+    return f"{found.mean[name]:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _load(name: str, report: Report) -> LoadedModel:
@@ -192,15 +264,6 @@ def _tell_skipped(pictures: PictureFolder) -> None:
         print(f"Files skipped: {len(pictures.skipped)}, such as {printable(name)}: {printable(reason)}")
 
 
-def _write(target: str, text: str) -> None:
-    from lens.export import write_atomically
-
-    if target == "-":
-        sys.stdout.write(text + "\n")
-    else:
-        write_atomically(Path(target), text + "\n")
-
-
 def _threshold(text: str) -> tuple[str, float]:
     from lens.embedlens.discovery import DEFAULTS
 
@@ -222,9 +285,3 @@ def _cosine(text: str) -> float:
     if not -1 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no cosine; give a number from -1 to 1")
     return number
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
-    return int(text)

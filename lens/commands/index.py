@@ -6,13 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lens.commands.corpora import HELP, named_corpus
 from lens.commands.terminal import printable, progress, table
 
 if TYPE_CHECKING:
     from lens.latentlens.index import Index
-
-CONCEPTS = "concepts"
-"""Given for a corpus: the sentences in the LatentLens authors' package. (A file of that name is ``./concepts``.)"""
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -20,11 +18,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
     build = actions.add_parser("build", help="encode a corpus with a model's language model")
-    build.add_argument(
-        "corpus",
-        help=".txt (a sentence a line), .jsonl, .csv, .parquet or a data-set folder; or the word concepts, for the 117,121 "
-        "sentences of the LatentLens authors, which are fetched",
-    )
+    build.add_argument("corpus", help=HELP)
     build.add_argument("--model", default="demo", help="catalog name, folder or hub id (default: demo)")
     build.add_argument("--out", required=True, type=Path, help="folder for the index, new or empty")
     build.add_argument("--layers", type=_layers, help="such as 1,2,4 (default: the published rule)")
@@ -44,16 +38,10 @@ def _build(args: argparse.Namespace) -> None:
     from lens.backend.catalog import find, prepare
     from lens.backend.loading import load
     from lens.latentlens.build import build_index
-    from lens.latentlens.corpus import open_corpus
 
     spec = find(args.model)
     with progress() as report:
-        if args.corpus == CONCEPTS:
-            from lens.demo.provision import concepts
-
-            corpus = open_corpus(concepts(report), licence="MIT")
-        else:
-            corpus = open_corpus(args.corpus, args.column)
+        corpus = named_corpus(args.corpus, args.column, report)
         prepare(spec, report)
         options = {"layers": args.layers, "rule": args.rule, "factory": args.factory, "resume": args.resume}
         index = build_index(load(spec), corpus, args.out, report=report, **options)

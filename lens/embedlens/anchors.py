@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lens.backend.loading import LoadedModel
 from lens.errors import AnchorsMismatch, AnchorsUnreadable
 from lens.home import home
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file's form."""
 
 KINDS = ("sink", "dead")
@@ -53,6 +54,29 @@ class Anchor:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One vocabulary entry that visual tokens of many images are near, with all that decides whether it is an anchor.
+
+    Attributes:
+        id, token, share, cosine, count: as for :class:`Anchor`; all are known.
+        letters: letters of the token where it is a word, else 0 (:func:`lens.embedlens.judging.letters_of`).
+        win_share: of the images, those in which it is the best entry of some visual token.
+        outliers: of the tokens it wins, the share whose norm in the vision encoder is an outlier.
+        jump: mean rise of the cosine with the first token at the MLP of block 2.
+    """
+
+    id: int
+    token: str
+    letters: int
+    share: float
+    win_share: float
+    cosine: float
+    count: float
+    outliers: float
+    jump: float
+
+
+@dataclass(frozen=True)
 class Anchors:
     """All anchors of one model, possibly none.
 
@@ -60,7 +84,8 @@ class Anchors:
         model: the model's catalog name, or for published anchors its hub id.
         fingerprint, tokenizer_hash: of the :class:`LoadedModel` they were found on; empty for published anchors.
         images: how many different images they were found in; 0 where that was not published.
-        thresholds: every number that the rule used, by name (:data:`lens.embedlens.discovery.DEFAULTS`).
+        thresholds: every number that the rule used, by name (:data:`lens.embedlens.judging.DEFAULTS`).
+        candidates: what the anchors were chosen from, by how many visual tokens they win; none for published anchors.
         found: the anchors, sinks first, then by how many visual tokens they win.
         source: ``"discovered"`` or ``"published"``.
         note: one or two sentences for a reader: what was found and what was not.
@@ -71,6 +96,7 @@ class Anchors:
     tokenizer_hash: str
     images: int
     thresholds: dict[str, float]
+    candidates: tuple[Candidate, ...]
     found: tuple[Anchor, ...]
     source: str
     note: str
@@ -115,10 +141,11 @@ def write_anchors(anchors: Anchors, path: Path | str) -> None:
     """Write JSON that :func:`read_anchors` reads; a reader finds the old file or the new one, never half of one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = [{key: _null(value) for key, value in asdict(anchor).items()} for anchor in anchors.found]
-    text = json.dumps(
-        {"format": FORMAT, **asdict(anchors), "found": found}, ensure_ascii=False, indent=2, allow_nan=False
-    )
+    rows = {
+        "candidates": [asdict(candidate) for candidate in anchors.candidates],
+        "found": [{key: _null(value) for key, value in asdict(anchor).items()} for anchor in anchors.found],
+    }
+    text = json.dumps({"format": FORMAT, **asdict(anchors), **rows}, ensure_ascii=False, indent=2, allow_nan=False)
     part = path.with_name(path.name + ".part")
     part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)
@@ -150,7 +177,8 @@ def _parsed(path: Path) -> Anchors:
     try:
         if table.pop("format") != FORMAT:
             raise ValueError("its format version is unknown")
-        return _checked(Anchors(**{**table, "found": tuple(_anchor(row) for row in table["found"])}))
+        candidates, found = (tuple(map(read, table.pop(name))) for name, read in _ROWS.items())
+        return _checked(Anchors(**table, candidates=candidates, found=found))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AnchorsUnreadable(
             f"The anchors file {path.name} is not of the form that TokenLens writes ({str(error)[:120]}); write it anew "
@@ -168,6 +196,15 @@ def _anchor(row: dict[str, Any]) -> Anchor:
     return anchor
 
 
+def _candidate(row: dict[str, Any]) -> Candidate:
+    candidate = Candidate(**row)
+    _check_kinds(candidate)
+    return candidate
+
+
+_ROWS: dict[str, Callable[[dict[str, Any]], Any]] = {"candidates": _candidate, "found": _anchor}
+
+
 def _checked(anchors: Anchors) -> Anchors:
     _check_kinds(anchors)
     if anchors.source not in SOURCES:
@@ -175,11 +212,11 @@ def _checked(anchors: Anchors) -> Anchors:
     return anchors
 
 
-def _check_kinds(record: Anchor | Anchors) -> None:
+def _check_kinds(record: Anchor | Candidate | Anchors) -> None:
     """Every text is a text and every number a number, since the file may have come from anywhere."""
-    kinds = {"str": str, "int": int, "float": (int, float), "dict[str, float]": dict, "tuple[Anchor, ...]": tuple}
+    kinds = {"str": str, "int": int, "float": (int, float), "dict[str, float]": dict}
     for field in fields(record):
-        if not isinstance(getattr(record, field.name), kinds[str(field.type)]):
+        if not isinstance(getattr(record, field.name), kinds.get(str(field.type), tuple)):
             raise ValueError(f"{field.name} {getattr(record, field.name)!r}")
 
 

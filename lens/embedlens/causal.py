@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lens.backend import injection, interventions
-from lens.backend.answers import Answer, Score, generate, score
+from lens.backend.answers import Answer
+from lens.backend.bench import Bench, Run
 from lens.backend.encoding import Encoded, TokenMap, visual_grid
 from lens.backend.loading import LoadedModel
 from lens.progress import Report, silent
@@ -32,21 +33,6 @@ FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Of the norm test: the range of EmbedLens."""
 
 SUBLAYERS = ("attention", "mlp")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of the model.
-
-    Attributes:
-        answer: what it says.
-        logprob: log-probability (nats) of the unchanged model's answer; 0 if that is empty.
-        kl: KL(unchanged || this run) of the token after the prompt, in nats; 0 for the unchanged run.
-    """
-
-    answer: str
-    logprob: float
-    kl: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,39 +83,6 @@ class NormSweep:
     base: Run
     factors: tuple[float, ...]
     runs: tuple[Run, ...]
-
-
-class Bench:
-    """The unchanged run of one input, against which treated ones are measured.
-
-    ``answer`` is the unchanged model's, if the caller has it already; it is generated otherwise.
-    """
-
-    def __init__(self, loaded: LoadedModel, encoded: Encoded, answer: Answer | None = None) -> None:
-        self.loaded, self.encoded = loaded, encoded
-        self.answer = generate(loaded, encoded) if answer is None else answer
-        self.unchanged = score(loaded, encoded, self.answer)
-        self.base = Run(self.answer.text, self.unchanged.logprob, 0.0)
-
-    def run(self, treatment: AbstractContextManager[Any]) -> Run:
-        """Answer and scores of the treated model."""
-        with treatment:
-            return Run(generate(self.loaded, self.encoded).text, *self._measured())
-
-    def scores(self, treatment: AbstractContextManager[Any]) -> tuple[float, float]:
-        """Log-probability of the unchanged answer and KL of the next token: one forward."""
-        with treatment:
-            return self._measured()
-
-    def _measured(self) -> tuple[float, float]:
-        found = score(self.loaded, self.encoded, self.answer)
-        return found.logprob, divergence(self.unchanged, found)
-
-
-def divergence(base: Score, treated: Score) -> float:
-    """KL(base || treated) of the next token, in nats: sum over the vocabulary of p (log p - log q), at least 0."""
-    p, q = base.next_token.double(), treated.next_token.double()
-    return max(float((p.exp() * (p - q)).sum()), 0.0)
 
 
 def prune(

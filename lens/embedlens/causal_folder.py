@@ -5,20 +5,19 @@ The picture is the unit: intervals are bootstrapped over pictures. One picture i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from lens.backend.encoding import encode, visual_grid
+from lens.backend.encoding import visual_grid
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
-from lens.backend.tracing import trace
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.causal import prune
-from lens.embedlens.classes import classify
-from lens.errors import ImagesMissing
+from lens.embedlens.folder import classified
 from lens.progress import Report, silent
 from lens.statistics import bootstrap_interval
 
@@ -37,6 +36,16 @@ class PictureEffect:
     control_logprob: float
     control_kl: float
 
+    @property
+    def beyond_logprob(self) -> float:
+        """How much less (negative) or more likely the answer became than under the controls of the same picture."""
+        return self.logprob - self.control_logprob
+
+    @property
+    def beyond_kl(self) -> float:
+        """How much more the next token moved than under the controls of the same picture."""
+        return self.kl - self.control_kl
+
 
 @dataclass(frozen=True)
 class FolderEffect:
@@ -45,8 +54,8 @@ class FolderEffect:
     Attributes:
         pictures: one entry per picture, those included that have no token of the class.
         empty: pictures without a token of the class: nothing changed there, and means leave them out.
-        mean, interval: by quantity ("logprob", "kl", "control_logprob", "control_kl") over the other pictures, the interval
-            the 95 % bootstrap; a quantity that no picture has is left out.
+        mean, interval: by name of :data:`QUANTITIES` over the other pictures, the interval the 95 % bootstrap; a quantity
+            that no picture has is left out. Those beyond the controls are paired: a picture's effect minus its controls'.
     """
 
     kind: str
@@ -56,7 +65,7 @@ class FolderEffect:
     interval: dict[str, tuple[float, float]]
 
 
-QUANTITIES = ("logprob", "kl", "control_logprob", "control_kl")
+QUANTITIES = ("logprob", "control_logprob", "beyond_logprob", "kl", "control_kl", "beyond_kl")
 
 
 def prune_folder(
@@ -79,22 +88,14 @@ def prune_folder(
         ImagesMissing: no picture could be read.
         Cancelled: raised by ``report``.
     """
-    total = len(pictures) if isinstance(pictures, Sized) else 0
     found: list[PictureEffect] = []
-    for number, picture in enumerate(pictures):
-        encoded = encode(loaded, prompt, picture)
-        held = trace(loaded, encoded, ["hidden.0"])
-        labels = classify(loaded, held, anchors, 0, rule, min_cosine).labels
-        positions = visual_grid(held.token_map).positions[labels == kind].tolist()
-
-        def inner(done: float, of: float, message: str, at: int = number, name: str = picture.name) -> None:
-            report(at + done / of, total, f"Image {at + 1:,}: {name}: {message}")
-
-        result = prune(loaded, encoded, positions, controls, seed, spatial, report=inner)
+    for each, classes in classified(loaded, pictures, prompt, anchors, 0, rule, min_cosine, report):
+        positions = visual_grid(each.held.token_map).positions[classes.labels == kind].tolist()
+        result = prune(loaded, each.encoded, positions, controls, seed, spatial, report=each.report)
         beside = result.controls
         found.append(
             PictureEffect(
-                name=picture.name,
+                name=each.picture.name,
                 tokens=len(result.positions),
                 answer=result.base.answer,
                 treated_answer=result.treated.answer,
@@ -104,8 +105,6 @@ def prune_folder(
                 control_kl=float(beside.kl.mean()) if beside else float("nan"),
             )
         )
-    if not found:
-        raise ImagesMissing("None of the images could be read; give a folder with images that open.")
     columns = {name: _column(found, name) for name in QUANTITIES}
     return FolderEffect(
         kind=kind,
@@ -114,6 +113,25 @@ def prune_folder(
         mean={name: float(values.mean()) for name, values in columns.items() if len(values)},
         interval={name: bootstrap_interval(values, seed=seed) for name, values in columns.items() if len(values)},
     )
+
+
+def as_json(effect: FolderEffect) -> dict:
+    """The test as the command line exports it; what a picture hasn't is null."""
+    pictures = [
+        {
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in asdict(picture).items()
+        }
+        for picture in effect.pictures
+    ]
+    effects = {name: {"mean": mean, "interval": list(effect.interval[name])} for name, mean in effect.mean.items()}
+    return {
+        "class": effect.kind,
+        "images": len(pictures),
+        "empty": effect.empty,
+        "effects": effects,
+        "pictures": pictures,
+    }
 
 
 def _column(found: list[PictureEffect], name: str) -> Float[np.ndarray, " images"]:

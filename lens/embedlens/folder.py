@@ -1,12 +1,21 @@
-"""A folder of pictures as a stream: one in memory at a time; what can't be read is skipped, and counted."""
+"""Pictures as a stream, one in memory at a time: read from a folder, where what can't be read is skipped and counted;
+traced, with progress; and classified.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 
+from lens.backend.encoding import Encoded, encode
 from lens.backend.images import KINDS, Picture, open_picture
+from lens.backend.loading import LoadedModel
+from lens.backend.tracing import Trace, trace
+from lens.embedlens.anchors import Anchors
+from lens.embedlens.classes import TokenClasses, classify
 from lens.errors import ImagesMissing, ImageTooLarge, ImageUnreadable
+from lens.progress import Report, silent
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
@@ -53,3 +62,57 @@ class PictureFolder:
                 continue
             seen.add(picture.digest)
             yield picture
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """One picture of a stream.
+
+    Attributes:
+        report: for the progress of further work on this picture, within that of the stream.
+    """
+
+    picture: Picture
+    encoded: Encoded
+    held: Trace
+    report: Report
+
+
+def traced(
+    loaded: LoadedModel, pictures: Iterable[Picture], prompt: str, sites: Sequence[str], report: Report = silent
+) -> Iterator[Traced]:
+    """Each of ``pictures`` encoded and traced at ``sites``, when it is asked for.
+
+    Raises:
+        ImagesMissing: at the end, if there was none.
+        Cancelled: raised by ``report``.
+    """
+    total = len(pictures) if isinstance(pictures, Sized) else 0
+    number = -1
+    for number, picture in enumerate(pictures):
+        name = f"Image {number + 1:,}: {picture.name}"
+
+        def inner(done: float, of: float, message: str, at: int = number, name: str = name) -> None:
+            report(at + (done / of if of else 1), total, f"{name}: {message}")
+
+        report(number, total, name)
+        encoded = encode(loaded, prompt, picture)
+        yield Traced(picture, encoded, trace(loaded, encoded, sites), inner)
+    if number < 0:
+        raise ImagesMissing("None of the images could be read; give a folder with images that open.")
+
+
+def classified(
+    loaded: LoadedModel,
+    pictures: Iterable[Picture],
+    prompt: str,
+    anchors: Anchors,
+    layer: int = 0,
+    rule: int = 3,
+    min_cosine: float = 0.0,
+    report: Report = silent,
+) -> Iterator[tuple[Traced, TokenClasses]]:
+    """Each of ``pictures`` traced at one layer, with the classes of its visual tokens there; see :func:`traced` and
+    :func:`~lens.embedlens.classes.classify`."""
+    for each in traced(loaded, pictures, prompt, [f"hidden.{layer}"], report):
+        yield each, classify(loaded, each.held, anchors, layer, rule, min_cosine)

@@ -5,19 +5,17 @@ The picture is the unit, since tokens of one picture depend on each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from lens.backend.encoding import encode
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
-from lens.backend.tracing import trace
 from lens.embedlens.anchors import Anchors
-from lens.embedlens.classes import CLASSES, classify
-from lens.errors import ImagesMissing
+from lens.embedlens.classes import CLASSES
+from lens.embedlens.folder import classified
 from lens.progress import Report, silent
 from lens.statistics import bootstrap_interval
 
@@ -58,16 +56,11 @@ def class_fractions(
 
     Raises:
         ImagesMissing: no picture could be read.
+        Cancelled: raised by ``report``.
     """
     rows: list[list[float]] = []
-    total = len(pictures) if isinstance(pictures, Sized) else 0
-    for number, picture in enumerate(pictures):
-        report(number, total, f"Image {number + 1:,}: {picture.name}")
-        held = trace(loaded, encode(loaded, prompt, picture), [f"hidden.{layer}"])
-        classes = classify(loaded, held, anchors, layer, rule, min_cosine)
+    for _, classes in classified(loaded, pictures, prompt, anchors, layer, rule, min_cosine, report):
         rows.append([*(classes.fractions[name] for name in CLASSES), classes.overlap / classes.labels.size])
-    if not rows:
-        raise ImagesMissing("None of the images could be read; give a folder with images that open.")
     *columns, overlaps = np.array(rows).T
     shares: dict[str, np.ndarray] = dict(zip(CLASSES, columns, strict=True))
     return ClassFractions(

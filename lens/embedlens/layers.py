@@ -7,7 +7,7 @@ followed through all: a token keeps its class along a curve.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,22 +15,22 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from lens.backend.encoding import encode, visual_grid
+from lens.backend.encoding import visual_grid
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
-from lens.backend.tracing import Trace, trace
+from lens.backend.tracing import Trace
 from lens.embedlens.anchors import Anchors
-from lens.embedlens.classes import CLASSES, classify
+from lens.embedlens.classes import CLASSES
+from lens.embedlens.folder import classified
 from lens.embedlens.probe import probe, unit_rows
-from lens.errors import ImagesMissing
 from lens.progress import Report, silent
 from lens.statistics import bootstrap_interval
 
 QUANTITIES = {
     "norm": "Norm of the state",
     "cosine": "Cosine with the layer before",
-    "attention": "Attention received from the text",
-    "stability": "Nearest word is that of the layer before",
+    "attention": "Attention from the text",
+    "stability": "Nearest word as one layer before",
 }
 RESAMPLES = 500
 """Of each interval: one is drawn per class, quantity and layer."""
@@ -60,21 +60,18 @@ class CrossImage:
     matrices: dict[str, Float[np.ndarray, "images images"]]
 
 
-def curves(
+def quantities(
     held: Trace,
-    labels: np.ndarray,
     attention: Float[np.ndarray, "blocks visual"] | None = None,
     words: Int[np.ndarray, "layers visual"] | None = None,
-    seed: int = 0,
-) -> dict[str, dict[str, Curve]]:
-    """By quantity of :data:`QUANTITIES` and class: its curve over the layers. A class without tokens has none.
+) -> dict[str, tuple[int, Float[np.ndarray, "layers visual"]]]:
+    """By name of :data:`QUANTITIES`: its first layer, and its value for each visual token from that layer on.
 
     Args:
         held: with every layer.
-        labels: the class of each patch, [rows, cols].
         attention: of :func:`lens.backend.attention.attention_received`; block i stands at layer i. Without it there is no
-            such curve.
-        words: of :func:`nearest_words`; without it there is no curve of stability.
+            such quantity.
+        words: of :func:`nearest_words`; without it there is no stability.
 
     The cosine at layer N compares the state after the final norm with that before the last block.
     """
@@ -83,6 +80,16 @@ def curves(
         tables["attention"] = (1, attention)
     if words is not None:
         tables["stability"] = (1, (words[1:] == words[:-1]).astype(float))
+    return tables
+
+
+def curves(
+    tables: Mapping[str, tuple[int, Float[np.ndarray, "layers visual"]]], labels: np.ndarray, seed: int = 0
+) -> dict[str, dict[str, Curve]]:
+    """By quantity and class: the curve over the layers of the :func:`quantities`. A class without tokens has none.
+
+    ``labels``: the class of each patch, [rows, cols].
+    """
     flat = labels.reshape(-1)
     return {
         quantity: {name: _curve(first, table[:, flat == name], seed) for name in CLASSES if (flat == name).any()}
@@ -134,19 +141,14 @@ def cross_image(
     names: list[str] = []
     sums: dict[str, list[np.ndarray]] = {name: [] for name in CLASSES}
     counts: dict[str, list[int]] = {name: [] for name in CLASSES}
-    total = len(pictures) if isinstance(pictures, Sized) else 0
-    for number, picture in enumerate(pictures):
-        report(number, total, f"Image {number + 1:,}: {picture.name}")
-        held = trace(loaded, encode(loaded, prompt, picture), [f"hidden.{layer}"])
-        labels = classify(loaded, held, anchors, layer, rule, min_cosine).labels.reshape(-1)
-        units = unit_rows(held.hidden(layer)[visual_grid(held.token_map).positions.reshape(-1)])
-        names.append(picture.name)
+    for each, classes in classified(loaded, pictures, prompt, anchors, layer, rule, min_cosine, report):
+        labels = classes.labels.reshape(-1)
+        units = unit_rows(each.held.hidden(layer)[visual_grid(each.held.token_map).positions.reshape(-1)])
+        names.append(each.picture.name)
         for name in CLASSES:
             chosen = units[torch.from_numpy(labels == name)]
             sums[name].append(chosen.double().sum(0).numpy())
             counts[name].append(len(chosen))
-    if not names:
-        raise ImagesMissing("None of the images could be read; give a folder with images that open.")
     return CrossImage(tuple(names), {n: mean_cosines(np.array(sums[n]), np.array(counts[n])) for n in CLASSES})
 
 

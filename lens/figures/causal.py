@@ -153,6 +153,7 @@ def shares(rates: Sequence[Rate], *, value_name: str, width: int = 1160, height:
                 x=list(range(len(groups))), y=[rate.share if rate else None for rate in found], name=label(condition),
                 marker=_bar(number),
                 error_y={"type": "data", "symmetric": False, "thickness": 1.2, "width": 3, "color": INK,
+                         "visible": any(rate and rate.low < rate.high for rate in found),
                          "array": [rate.high - rate.share if rate else 0 for rate in found],
                          "arrayminus": [rate.share - rate.low if rate else 0 for rate in found]},
                 hovertemplate=f"{label(condition)}<br>%{{y:.1%}}<extra></extra>",

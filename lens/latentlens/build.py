@@ -1,40 +1,36 @@
 """Building an index: plan → encode → pack → manifest, each step resumable.
 
-While a build runs, its working files lie in ``<out>/building``: ``build.json`` (what is being built; written when the plan
-is complete), the token ids, shards of states, and one record per packed layer. Every file appears under its name only
-when complete and everything depends on the plan alone, so a build killed at any moment and resumed ends with the rows
-that an undisturbed one has. The manifest is written last, then ``building`` is removed.
+The working files of :mod:`lens.backend.building` are the token ids, shards of states, and one record per packed layer;
+``build.json`` is written when the plan is complete. Every file appears under its name only when complete and everything
+depends on the plan alone, so a build killed at any moment and resumed ends with the rows that an undisturbed one has.
 """
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
 from safetensors.numpy import save
 
+from lens.backend.building import BEGUN, building, made_now
+from lens.backend.corpus import Corpus
+from lens.backend.files import replacing, write_json
+from lens.backend.folders import WORK, file_records, origin, write_manifest
 from lens.backend.loading import LoadedModel
-from lens.errors import CapabilityMissing, IndexUnfinished
+from lens.backend.words import Reader
+from lens.errors import CapabilityMissing
 from lens.latentlens import manifest as form
 from lens.latentlens.contexts import RULES, Rule
-from lens.latentlens.corpus import Corpus
 from lens.latentlens.encode import LayerRows, encode, shard_path
-from lens.latentlens.files import replacing, sha256
 from lens.latentlens.index import Index, open_index
-from lens.latentlens.manifest import FileRecord, LayerRecord, Manifest
+from lens.latentlens.manifest import INDEX, LayerRecord, Manifest, read_manifest
 from lens.latentlens.pack import new_index, pack_layer, statistics
 from lens.latentlens.plan import SHARD_TOKENS, Plan, make_plan, read_plan
-from lens.latentlens.words import Reader
 from lens.progress import Report, part, silent
 
-WORK = "building"
 MAX_TOKENS = 512
 """Tokens read of one sentence, as in the PyPI package 0.1.0."""
 
@@ -69,7 +65,7 @@ def build_index(
 
     Raises:
         LayerMissing, CapabilityMissing: a layer, rule or factory that there isn't.
-        CorpusUnreadable, StatesUnusable: see :mod:`lens.latentlens.corpus` and :mod:`lens.latentlens.encode`.
+        CorpusUnreadable, StatesUnusable: see :mod:`lens.backend.corpus` and :mod:`lens.latentlens.encode`.
         IndexUnfinished: ``out`` is in use, is being built by another process, holds another build than the one to be
             resumed, or can't be written to (a full disk); in the last case the build can be resumed.
     """
@@ -78,13 +74,10 @@ def build_index(
     chosen = chosen or tuple(auto_layers(loaded.anatomy.depth))
     new_index(loaded.anatomy.width, factory)
     build = _Build(loaded, corpus, folder, chosen, _rule(rule), factory, shard_tokens)
-    try:
-        return _locked(build, resume, report)
-    except OSError as error:
-        raise IndexUnfinished(
-            f"The index {folder.name} can't be written ({error.strerror or error}); make room or choose another folder, "
-            "then resume the build."
-        ) from error
+    with building(INDEX, folder, build.identity(), build.finished, resume) as done:
+        if not done:
+            _go(build, report)
+    return open_index(folder, loaded)
 
 
 @dataclass(frozen=True)
@@ -103,18 +96,19 @@ class _Build:
     def work(self) -> Path:
         return self.folder / WORK
 
-    def identity(self) -> dict:
-        """All on which the rows depend; a build is only resumed with the same."""
+    def identity(self) -> dict[str, Any]:
+        """All on which the rows depend."""
         return {
-            "format version": form.FORMAT_VERSION,
-            "model": self.loaded.language_fingerprint,
-            "tokenizer": self.loaded.tokenizer_hash,
-            "dtype": str(self.loaded.dtype)[6:],
-            "corpus": self.corpus.digest,
+            "format version": INDEX.version,
+            **origin(self.loaded, self.corpus).identity(),
             "rule": asdict(self.rule),
             "layers": list(self.layers),
             "shard size": self.shard_tokens,
         }
+
+    def finished(self) -> dict[str, Any]:
+        """What of it the manifest tells."""
+        return read_manifest(self.folder).identity()
 
 
 def _rule(rule: str | Rule) -> Rule:
@@ -125,82 +119,20 @@ def _rule(rule: str | Rule) -> Rule:
     return RULES[rule]
 
 
-def _locked(build: _Build, resume: bool, report: Report) -> Index:
-    build.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(build.folder / "building.lock")
-    try:
-        with lock.acquire(blocking=False):
-            done = _begin(build, resume)
-            if not done:
-                _go(build, report)
-            shutil.rmtree(build.work, ignore_errors=True)
-    except Timeout as error:
-        raise IndexUnfinished(
-            f"Another process is building in {build.folder.name}; wait for it or choose another folder."
-        ) from error
-    Path(lock.lock_file).unlink(missing_ok=True)
-    return open_index(build.folder, build.loaded)
-
-
-def _begin(build: _Build, resume: bool) -> bool:
-    """Check the folder's state against what is asked; whether the index is there already."""
-    name = build.folder.name
-    present = {path.name for path in build.folder.iterdir()} - {"building.lock"}
-    if not present:
-        return False
-    if not resume:
-        state = "an index" if form.NAME in present else "an unfinished build" if WORK in present else "other files"
-        hint = ", or resume it" if WORK in present else ""
-        raise IndexUnfinished(f"The folder {name} already holds {state}; give an empty or new one{hint}.")
-    if form.NAME in present:
-        _compare(build, _identity_of(form.read_manifest(build.folder)))
-        return True
-    if WORK not in present:
-        raise IndexUnfinished(f"The folder {name} holds other files and no build to resume; give an empty or new one.")
-    begun = build.work / "build.json"
-    if begun.exists():
-        _compare(build, json.loads(begun.read_text(encoding="utf-8")))
-    return False
-
-
-def _identity_of(manifest: Manifest) -> dict:
-    return {
-        "format version": manifest.format_version,
-        "model": manifest.language_fingerprint,
-        "tokenizer": manifest.tokenizer_hash,
-        "dtype": manifest.dtype,
-        "corpus": manifest.corpus_digest,
-        "rule": asdict(manifest.rule),
-        "layers": [record.layer for record in manifest.layers],
-    }
-
-
-def _compare(build: _Build, begun: dict) -> None:
-    wanted = build.identity()
-    different = [key for key in begun if begun[key] != wanted[key]]
-    if different:
-        raise IndexUnfinished(
-            f"The build in {build.folder.name} was begun with another {' and '.join(different)}; resume it with the same, "
-            "or build in another folder."
-        )
-
-
 def _go(build: _Build, report: Report) -> None:
     """Every step that isn't done yet."""
-    begun = build.work / "build.json"
-    if not begun.exists():
+    if not (build.work / BEGUN).exists():
         reader = Reader(build.loaded.tokenizer, MAX_TOKENS)
         build.work.mkdir(exist_ok=True)
         make_plan(build.corpus, reader, build.rule, build.folder, build.work, part(report, 0.0, 0.05))
-        with replacing(begun) as target:
-            target.write_text(json.dumps(build.identity()), encoding="utf-8")
+        write_json(build.work / BEGUN, build.identity())
     plan = read_plan(build.folder, build.work)
     shards = plan.shards(row_bytes=2 * build.loaded.anatomy.width * len(build.layers), shard_tokens=build.shard_tokens)
     folder = build.work / "shards"
     encode(build.loaded, plan, build.layers, shards, folder, part(report, 0.05, 0.85))
     paths = [shard_path(folder, number) for number in range(len(shards))]
     records = _pack(build, paths, part(report, 0.85, 1.0))
-    form.write_manifest(build.folder, _manifest(build, plan, records))
+    write_manifest(build.folder, asdict(_manifest(build, plan, records)))
     report(1, 1, f"Done: {plan.rows:,} contexts in {len(records)} layers")
 
 
@@ -227,34 +159,21 @@ def _packed(build: _Build, layer: int, rows: Callable[[], LayerRows]) -> LayerRe
             return LayerRecord(**noted)
         note.unlink()
     record = pack_layer(rows(), build.factory, build.folder / f"layer-{layer:02d}.faiss")
-    with replacing(note) as target:
-        target.write_text(json.dumps({**asdict(record), "factory": build.factory}), encoding="utf-8")
+    write_json(note, {**asdict(record), "factory": build.factory})
     return record
 
 
 def _manifest(build: _Build, plan: Plan, layers: tuple[LayerRecord, ...]) -> Manifest:
     names = [form.CONTEXTS, form.SENTENCES, form.STATISTICS, *(record.file for record in layers)]
-    paths = {name: build.folder / name for name in names}
-    loaded = build.loaded
     return Manifest(
-        model=loaded.name,
-        language_fingerprint=loaded.language_fingerprint,
-        tokenizer_hash=loaded.tokenizer_hash,
-        dtype=str(loaded.dtype)[6:],
-        depth=loaded.anatomy.depth,
-        width=loaded.anatomy.width,
-        corpus=build.corpus.name,
-        corpus_digest=build.corpus.digest,
-        corpus_licence=build.corpus.licence,
+        **asdict(origin(build.loaded, build.corpus)),
+        depth=build.loaded.anatomy.depth,
+        width=build.loaded.anatomy.width,
         max_tokens=MAX_TOKENS,
         rule=build.rule,
         rows=plan.rows,
         factory=build.factory,
         layers=layers,
-        files={name: FileRecord(sha256(path), path.stat().st_size) for name, path in paths.items()},
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        software={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "faiss-cpu", "numpy")},
-        },
+        files=file_records(build.folder, names),
+        **made_now("torch", "transformers", "faiss-cpu", "numpy"),
     )

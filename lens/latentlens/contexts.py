@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt64
 
-from lens.latentlens.words import Tokens
+from lens.backend.words import Tokens
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.numpy import save
-from torch import Tensor
 
+from lens.backend.batches import pad
+from lens.backend.files import replacing
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import text_states
 from lens.errors import StatesUnusable
-from lens.latentlens.files import replacing
 from lens.latentlens.plan import Plan
 from lens.latentlens.rotation import rotate
 from lens.progress import Estimate, Report, duration
@@ -76,17 +76,6 @@ def _states(loaded: LoadedModel, plan: Plan, layers: Sequence[int], start: int, 
         out[f"rows.{layer}"] = (kept / norms[:, None]).astype(np.float16)
         out[f"norms.{layer}"] = norms.astype(np.float32)
     return out
-
-
-def pad(sentences: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
-    """Token ids padded on the right whatever the tokenizer's own side, and the mask of what is real."""
-    longest = max(map(len, sentences))
-    ids = torch.zeros((len(sentences), longest), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, sentence in enumerate(sentences):
-        ids[row, : len(sentence)] = torch.tensor(sentence)
-        mask[row, : len(sentence)] = 1
-    return ids, mask
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -20,18 +20,15 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from safetensors.numpy import load_file
 
+from lens.backend import folders
 from lens.backend.loading import LoadedModel
-from lens.errors import IndexDamaged, IndexMismatch, IndexMissing, IndexUnfinished, LayerMissing
-from lens.home import home, project_root
+from lens.errors import IndexDamaged, IndexMissing, LayerMissing
 from lens.latentlens import manifest as form
-from lens.latentlens.files import sha256
-from lens.latentlens.manifest import Manifest, read_manifest
+from lens.latentlens.manifest import INDEX, Manifest, read_manifest
 from lens.latentlens.rotation import unrotate
 
 _FAISS = threading.Lock()
 """FAISS's limit for what a file may make it allocate is one for the whole process."""
-_verified: dict[Path, tuple] = {}
-"""Files found right by this process: path → (size, time of change, inode, SHA-256)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +106,8 @@ class Index:
 
 
 def index_folders() -> dict[str, Path]:
-    """Finished indexes by name: in the user's cache folder, then those shipped with the project."""
-    found: dict[str, Path] = {}
-    for root in (home() / "indexes", project_root() / "indexes"):
-        for path in sorted(root.glob(f"*/{form.NAME}")):
-            found.setdefault(path.parent.name, path.parent)
-    return found
+    """Finished indexes by name, see :func:`lens.backend.folders.known_folders`."""
+    return folders.known_folders(INDEX)
 
 
 def find_index(name_or_path: str | Path) -> Path:
@@ -123,14 +116,14 @@ def find_index(name_or_path: str | Path) -> Path:
     Raises:
         IndexMissing: neither.
     """
-    folders = index_folders()
-    if str(name_or_path) in folders:
-        return folders[str(name_or_path)]
+    known = index_folders()
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
-    known = ", ".join(folders) or "none yet; build one with `python -m lens index build`"
-    raise IndexMissing(f"There is no index at {str(name_or_path)!r}, nor one of that name (there are: {known}).")
+    names = ", ".join(known) or "none yet; build one with `python -m lens index build`"
+    raise IndexMissing(f"There is no index at {str(name_or_path)!r}, nor one of that name (there are: {names}).")
 
 
 def open_index(path: str | Path, loaded: LoadedModel | None = None) -> Index:
@@ -142,18 +135,17 @@ def open_index(path: str | Path, loaded: LoadedModel | None = None) -> Index:
         IndexMismatch: it belongs to another language model or tokenizer.
     """
     folder = Path(path)
-    manifest = _manifest(folder)
+    manifest = read_manifest(folder)
     if loaded is not None:
         check_model(folder.name, manifest, loaded)
-    _check_files(folder, manifest)
+    folders.check_files(INDEX, folder, manifest.files)
     return Index(folder, manifest, {record.layer: _map(folder, record, manifest) for record in manifest.layers})
 
 
 def verify_index(path: str | Path) -> Index:
     """Read every byte of the index in ``path`` again and compare; returns it opened. Raises what :func:`open_index` does."""
     folder = Path(path)
-    for name in _manifest(folder).files:
-        _verified.pop((folder / name).resolve(), None)
+    folders.check_files(INDEX, folder, read_manifest(folder).files, afresh=True)
     index = open_index(folder)
     sentences = len(index.sentences)
     found = (index.contexts.num_rows, set(index.contexts.column("sentence").unique().to_pylist()))
@@ -164,52 +156,8 @@ def verify_index(path: str | Path) -> Index:
 
 def check_model(name: str, manifest: Manifest, loaded: LoadedModel) -> None:
     """Refuse a model whose states don't belong to the index, naming what differs."""
-    theirs = {
-        "width": (manifest.width, loaded.anatomy.width),
-        "depth": (manifest.depth, loaded.anatomy.depth),
-        "language model's weights": (manifest.language_fingerprint[:12], loaded.language_fingerprint[:12]),
-        "tokenizer": (manifest.tokenizer_hash[:12], loaded.tokenizer_hash[:12]),
-    }
-    different = [
-        f"{what} ({index} in the index, {model} here)" for what, (index, model) in theirs.items() if index != model
-    ]
-    if different:
-        raise IndexMismatch(
-            f"The index {name} was built from {manifest.model}, not from {loaded.name}: they differ in "
-            f"{' and '.join(different)}; choose an index of this model or build one."
-        )
-
-
-def _manifest(folder: Path) -> Manifest:
-    if (folder / form.NAME).is_file():
-        return read_manifest(folder)
-    if (folder / "building").is_dir():
-        raise IndexUnfinished(
-            f"The index in {folder.name} is half built; resume its build (--resume) or choose another."
-        )
-    raise IndexMissing(f"There is no index in {folder}: it has no {form.NAME}; build one or choose another folder.")
-
-
-def _check_files(folder: Path, manifest: Manifest) -> None:
-    for name, record in manifest.files.items():
-        path = (folder / name).resolve()
-        if not path.is_file():
-            raise IndexDamaged(f"The index {folder.name} lacks its file {name}; restore it or build the index again.")
-        stat = path.stat()
-        if stat.st_size != record.bytes:
-            raise IndexDamaged(
-                f"{name} of the index {folder.name} has {stat.st_size:,} bytes instead of {record.bytes:,}; restore it or "
-                "build the index again."
-            )
-        state = (stat.st_size, stat.st_mtime_ns, stat.st_ino, record.sha256)
-        if _verified.get(path) == state:
-            continue
-        if sha256(path) != record.sha256:
-            raise IndexDamaged(
-                f"{name} of the index {folder.name} was altered (its SHA-256 isn't the manifest's); restore it or build "
-                "the index again."
-            )
-        _verified[path] = state
+    sizes = {"width": (manifest.width, loaded.anatomy.width), "depth": (manifest.depth, loaded.anatomy.depth)}
+    folders.check_model(INDEX, name, manifest, loaded, sizes)
 
 
 def _map(folder: Path, record: form.LayerRecord, manifest: Manifest) -> Any:

@@ -15,9 +15,9 @@ import faiss
 import numpy as np
 from jaxtyping import Float, Int
 
+from lens.backend.files import replacing
 from lens.errors import CapabilityMissing
 from lens.latentlens.encode import LayerRows
-from lens.latentlens.files import replacing
 from lens.latentlens.manifest import LayerRecord
 
 K = 5

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
+from lens.backend.corpus import Corpus
+from lens.backend.files import replacing
+from lens.backend.words import Reader, Tokens, whole_word
 from lens.errors import CorpusUnreadable
 from lens.latentlens.contexts import Contexts, Rule
-from lens.latentlens.corpus import Corpus
-from lens.latentlens.files import replacing
 from lens.latentlens.manifest import CONTEXTS, SENTENCES
-from lens.latentlens.words import Reader, Tokens, whole_word
 from lens.progress import Report
 
 READ = 512

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessorPil, LlamaConfig, LlavaProcessor
+from transformers import CLIPImageProcessorPil, LlavaProcessor
 
 from lens.backend.catalog import ModelSpec
 from lens.backend.encoding import Encoded, encode
 from lens.backend.images import Picture, open_picture
 from lens.backend.loading import LoadedModel, load
-from tests.helpers import CHAT, tiny_gpt2, tiny_llama, tiny_llava, tiny_tokenizer
+from tests.helpers import CHAT, llama_config, tiny_gpt2, tiny_llama, tiny_llava, tiny_tokenizer
 
 PROMPT = "Describe the image."
 
@@ -60,22 +60,10 @@ def tiny_demo(folder: Path, seed: int = 0) -> LoadedModel:
 
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.3,
-    )
     stages = [(1, 3, 1, 1, 8), (2, 3, 2, 2, 8), (1, 5, 2, 2, 12), (1, 3, 2, 2, 16), (1, 5, 2, 2, 20)]
     config = DemoConfig(
         vision_config=EfficientNetLiteConfig(stem_channels=8, stages=stages, hidden_size=24, image_size=64),
-        text_config=text,
+        text_config=llama_config(len(tokenizer)),
         projector_hidden_size=40,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,

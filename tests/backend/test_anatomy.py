@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lens.backend.anatomy import FAMILIES, family_of, find_anatomy
+from lens.backend.anatomy import find_anatomy
+from lens.backend.families import FAMILIES, family_of
 from lens.backend.loading import LoadedModel
 from lens.errors import CapabilityMissing, LayerMissing, ModelUnreadable
 
@@ -60,7 +61,7 @@ def test_layers_outside_the_model_are_refused(case):
 
 
 def test_an_unknown_model_type_is_refused_by_name():
-    with pytest.raises(ModelUnreadable, match=r"'mamba'.*llama.*llava"):
+    with pytest.raises(ModelUnreadable, match=r"'mamba'.*LLaVA.*Llama-like"):
         family_of("mamba")
 
 

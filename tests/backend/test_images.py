@@ -40,14 +40,14 @@ def corners() -> Image.Image:
 
 @functools.cache
 def blank_png(side: int) -> bytes:
-    """A square black RGB PNG, compressed row by row so that it never stands in memory."""
+    """A square black PNG, compressed row by row so that it never stands in memory."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    packer, row = zlib.compressobj(9), bytes(1 + 3 * side)
+    packer, row = zlib.compressobj(9), bytes(1 + side)
     packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 

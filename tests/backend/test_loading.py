@@ -145,7 +145,7 @@ def test_a_known_type_without_a_row(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     text = refusal(tmp_path)
     assert "'bert'" in text
-    assert "llava" in text
+    assert "LLaVA" in text
 
 
 def test_a_configuration_of_another_size_than_its_weights(folder: Path):

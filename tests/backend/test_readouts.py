@@ -8,7 +8,7 @@ import torch
 
 from lens.backend import readouts
 from lens.backend.loading import LoadedModel
-from lens.backend.readouts import check_states, embedding_lens, logit_lens
+from lens.backend.readouts import check_states, embedding_lens, logit_lens, promoted_words
 from lens.backend.tracing import hidden_sites, trace
 from lens.errors import LayerMissing, StatesUnusable
 from tests.helpers import tiny_llama
@@ -48,6 +48,25 @@ def test_the_logit_lens_written_out_for_a_llama(llama: LoadedModel):
     words = logit_lens(llama, states, 2, k=4)
     assert np.array_equal(words.ids, np.argsort(-logits, axis=-1)[:, :4])
     np.testing.assert_allclose(words.scores, np.take_along_axis(logits, words.ids, 1), rtol=1e-4)
+
+
+def test_promoted_words_are_what_a_direction_changes(case):
+    """In float64, from what norm and head make of the direction and of nothing."""
+    anatomy, depth = case.loaded.anatomy, case.depth
+    directions = torch.randn(4, anatomy.width, generator=torch.Generator().manual_seed(2))
+    weight = anatomy.unembedding.weight.double()
+    common = torch.nn.functional.normalize(weight.mean(0), dim=0)
+    with torch.inference_mode():
+        normed = (anatomy.final_norm(directions) - anatomy.final_norm(torch.zeros_like(directions))).double()
+    for layer, states in ((1, normed), (depth, directions.double())):
+        words = promoted_words(case.loaded, directions, layer, k=6)
+        logits = ((states - (states @ common)[:, None] * common) @ weight.T).numpy()
+        np.testing.assert_allclose(words.scores, -np.sort(-logits, axis=1)[:, :6], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(np.take_along_axis(logits, words.ids, 1), words.scores, rtol=1e-3, atol=1e-4)
+    moved = promoted_words(case.loaded, directions + 5 * common.float(), depth, k=6)
+    assert np.array_equal(moved.ids, words.ids)
+    with pytest.raises(StatesUnusable):
+        promoted_words(case.loaded, torch.zeros(1, anatomy.width), 1)
 
 
 def test_the_embedding_lens_equals_brute_force(case):

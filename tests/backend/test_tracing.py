@@ -230,7 +230,9 @@ def test_concurrent_traces_give_the_same_values(case):
         runs = [(i, pool.submit(trace, case.loaded, *jobs[i])) for _ in range(8) for i in range(len(jobs))]
         for i, run in runs:
             found = run.result()
-            assert all(torch.equal(found.site(site), expected[i].site(site)) for site in jobs[i][1])
+            for site in jobs[i][1]:
+                # Not bit by bit: once numba is loaded, worker threads round differently (6e-6 seen on logits).
+                torch.testing.assert_close(found.site(site), expected[i].site(site), rtol=1e-4, atol=1e-4)
 
 
 def test_a_trace_counts_its_bytes_and_names_what_it_has(case):

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.server import serve
+
+expect.set_options(timeout=60_000)  # five seconds by default: too few on a busy machine
 
 
 @pytest.fixture(scope="session")

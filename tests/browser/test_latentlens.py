@@ -6,12 +6,13 @@ import io
 import json
 import re
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.driving import no_traceback, query, rest, until
 
 pytestmark = pytest.mark.browser
 
@@ -19,13 +20,9 @@ CARDS = ".tl-row"
 
 
 def settled(page: Page) -> None:
-    """Wait until the cards are there and no script has run for half a second."""
+    """Wait until the cards are there and the page has come to rest."""
     page.wait_for_selector(CARDS)
-    quiet = 0
-    while quiet < 5:
-        page.wait_for_timeout(100)
-        idle = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').count()
-        quiet = quiet + 1 if idle else 0
+    rest(page)
 
 
 def opened(page: Page, url: str) -> Page:
@@ -34,18 +31,8 @@ def opened(page: Page, url: str) -> Page:
     return page
 
 
-def query(page: Page) -> dict[str, str]:
-    """The state in the address."""
-    return {key: values[-1] for key, values in parse_qs(urlsplit(page.url).query).items()}
-
-
 def cards(page: Page) -> list[str]:
     return page.locator(CARDS).all_inner_texts()
-
-
-def no_traceback(page: Page) -> None:
-    assert page.locator('[data-testid="stException"]').count() == 0
-    assert "Traceback" not in page.inner_text("body")
 
 
 def click_patch(page: Page, row: int, col: int, rows: int = 12, cols: int = 12) -> None:
@@ -73,8 +60,8 @@ def upload(page: Page, name: str, data: bytes, kind: str = "image/jpeg") -> None
 
 def test_first_sight_shows_words_by_three_lenses(page: Page, app_url: str) -> None:
     opened(page, app_url)
-    assert page.locator(".tl-lens").all_inner_texts() == ["LatentLens", "Logit lens", "Embedding lens"]
-    assert len(cards(page)) == 15
+    expect(page.locator(".tl-lens")).to_have_text(["LatentLens", "Logit lens", "Embedding lens"])
+    expect(page.locator(CARDS)).to_have_count(15)
     expect(page.locator(".st-key-answer")).to_contain_text(re.compile("[A-Za-z]"))
     no_traceback(page)
 
@@ -102,13 +89,14 @@ def test_gallery_layer_and_lens_are_kept_in_a_permalink(page: Page, app_url: str
     page.get_by_role("radio", name="Words").or_(page.get_by_role("button", name="Words")).first.click()
     page.wait_for_function("() => new URL(location).searchParams.get('overlay') === 'Words'")
     settled(page)
+    until(lambda: cards(page) != before)
     state, shown = query(page), cards(page)
-    assert state["image"] == "coffee" and state["patch"] == "4,5" and shown != before
+    assert state["image"] == "coffee" and state["patch"] == "4,5"
 
     other = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
     opened(other, page.url)
     assert query(other) == state
-    assert cards(other) == shown
+    until(lambda: cards(other) == shown)
     other.context.close()
 
 
@@ -118,11 +106,11 @@ def test_an_upload_is_read_and_found_again_by_its_address(page: Page, app_url: s
     upload(page, "my <b>picture</b>.jpg", jpeg())
     page.wait_for_function("() => (new URL(location).searchParams.get('image') || '').startsWith('upload-')")
     settled(page)
+    until(lambda: cards(page) != before)
     shown = cards(page)
-    assert shown != before
     other = browser.new_context().new_page()
     opened(other, page.url)
-    assert cards(other) == shown
+    until(lambda: cards(other) == shown)
     other.context.close()
 
 
@@ -154,7 +142,7 @@ def test_a_broken_upload_is_one_sentence_and_the_page_works(
     message = page.locator(".st-key-upload-error")
     expect(message).to_contain_text("This file can't be used.")
     settled(page)
-    assert cards(page) == before
+    until(lambda: cards(page) == before)
     no_traceback(page)
     click_patch(page, 1, 1)
 

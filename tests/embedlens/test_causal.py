@@ -12,7 +12,6 @@ from lens.backend.encoding import Encoded, encode
 from lens.backend.hooks import Hook, attached
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import hidden_sites, trace
-from lens.embedlens import causal
 from lens.embedlens.anchors import Anchor, Anchors
 from lens.embedlens.causal import draw_controls, inject, prune, scale_norm, skip_sublayers, skipping
 from lens.embedlens.causal_folder import prune_folder
@@ -171,7 +170,7 @@ def test_over_a_folder(llava: LoadedModel, encoded: Encoded):
     held = trace(llava, encoded, ["hidden.0"])
     states = held.hidden(0)[encoded.token_map.visual_positions[:1]]
     found = int(probe(llava, states, 1).ids[0, 0])
-    anchors = Anchors("m", "", "", 0, {}, (Anchor(found, "word", "dead", "", 1, 1, 1),), "discovered", "")
+    anchors = Anchors("m", "", "", 0, {}, (), (Anchor(found, "word", "dead", "", 1, 1, 1),), "discovered", "")
     effect = prune_folder(llava, pictures(3), PROMPT, anchors, "dead", rule=1, controls=2)
     assert [p.name for p in effect.pictures] == ["noise-0.png", "noise-1.png", "noise-2.png"]
     first = effect.pictures[0]
@@ -185,8 +184,3 @@ def test_over_a_folder(llava: LoadedModel, encoded: Encoded):
     assert effect.mean["kl"] == pytest.approx(np.mean([p.kl for p in used]))
     nothing = prune_folder(llava, pictures(2), PROMPT, anchors, "sink", controls=2)
     assert nothing.empty == 2 and nothing.mean == {} and all(p.kl == 0 for p in nothing.pictures)
-
-
-def test_divergence_is_zero_for_equals_only(llava: LoadedModel, encoded: Encoded):
-    bench = causal.Bench(llava, encoded)
-    assert causal.divergence(bench.unchanged, bench.unchanged) == 0.0

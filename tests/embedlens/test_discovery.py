@@ -12,7 +12,8 @@ from lens.backend.encoding import encode
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import trace
 from lens.embedlens.anchors import Anchors
-from lens.embedlens.discovery import DEFAULTS, discover, first_jumps, is_word, vision_norms, vision_site
+from lens.embedlens.discovery import discover, first_jumps, vision_norms, vision_site
+from lens.embedlens.judging import DEFAULTS, judged, letters_of
 from lens.embedlens.probe import probe, unit_rows
 from lens.errors import Cancelled, CapabilityMissing, ImagesMissing
 from tests.embedlens.planted import PROMPT, Planted, pictures
@@ -28,7 +29,16 @@ def test_what_was_planted_is_found_and_nothing_else(planted: Planted, anchors: A
         planted.ids["seen"]: ("sink", "vision"),
         planted.ids["aligned"]: ("sink", "language"),
         planted.ids["dead"]: ("dead", ""),
+        planted.ids["word"]: ("dead", ""),
     }
+
+
+def test_words_are_spared_where_that_is_asked_for(planted: Planted):
+    spared = discover(planted.loaded, pictures(12), PROMPT, thresholds={"word_letters": 3})
+    assert [anchor.id for anchor in spared.of("dead")] == [planted.ids["dead"]]
+    word = planted.loaded.tokenizer.decode([planted.ids["word"]])
+    assert "In nearly every image, but words or too little alike" in spared.note
+    assert f"{word!r} (3.0 tokens an image, cosine 0.9" in spared.note
 
 
 def test_the_record_says_where_the_anchors_come_from(planted: Planted, anchors: Anchors):
@@ -38,11 +48,10 @@ def test_the_record_says_where_the_anchors_come_from(planted: Planted, anchors: 
     assert anchors.thresholds == dict(DEFAULTS)
     word = loaded.tokenizer.decode([planted.ids["word"]])
     assert anchors.note.startswith(
-        "2 sink anchors and 1 dead anchor found in 12 images. In nearly every image, but words"
+        f"2 sink anchors and 2 dead anchors found in 12 images. {word!r}: a whole word, dead"
     )
-    assert f"{word!r} (3.0 tokens an image, cosine 0.9" in anchors.note
     assert "200 images or more" in anchors.note
-    assert [anchor.kind for anchor in anchors.found] == ["sink", "sink", "dead"]
+    assert [anchor.kind for anchor in anchors.found] == ["sink", "sink", "dead", "dead"]
     assert all(anchor.token == loaded.tokenizer.decode([anchor.id]) for anchor in anchors.found)
 
 
@@ -76,8 +85,8 @@ def test_the_planted_numbers(planted: Planted, anchors: Anchors):
     [
         ({"dead_cosine": 0.95}, {"sink": 2, "dead": 0}),
         ({"sink_cosine": 0.85}, {"sink": 4, "dead": 0}),
-        ({"sink_cosine": 0.99999}, {"sink": 0, "dead": 3}),
-        ({"word_letters": 100}, {"sink": 2, "dead": 2}),
+        ({"sink_cosine": 0.99999}, {"sink": 0, "dead": 4}),
+        ({"word_letters": 3}, {"sink": 2, "dead": 1}),
         ({"image_share": 1.01}, {"sink": 0, "dead": 0}),
         ({"win_share": 1.01}, {"sink": 0, "dead": 0}),
     ],
@@ -86,6 +95,16 @@ def test_every_threshold_decides(planted: Planted, thresholds: dict[str, float],
     anchors = discover(planted.loaded, pictures(5), PROMPT, thresholds=thresholds)
     assert {kind: len(anchors.of(kind)) for kind in kinds} == kinds
     assert anchors.thresholds == {**DEFAULTS, **thresholds}
+
+
+def test_thresholds_can_be_moved_without_another_pass(planted: Planted):
+    """The kept candidates, judged anew, against a discovery under those thresholds."""
+    first = discover(planted.loaded, pictures(5), PROMPT)
+    for moved in ({"dead_cosine": 0.95}, {"sink_cosine": 0.85}, {"word_letters": 3}, {"image_share": 0.6}):
+        anew = discover(planted.loaded, pictures(5), PROMPT, thresholds=moved)
+        assert judged(first, moved) == anew
+    assert judged(first, {"image_share": 1.01}).found == ()
+    assert judged(judged(first, {"image_share": 1.01}), {"image_share": 0.95}) == first
 
 
 @pytest.mark.parametrize(
@@ -150,9 +169,10 @@ def test_pictures_are_taken_one_at_a_time(planted: Planted):
 
 
 def test_one_picture_is_too_few(planted: Planted):
-    for count in (0, 1):
-        with pytest.raises(ImagesMissing, match=f"images given: {count};"):
-            discover(planted.loaded, pictures(count), PROMPT)
+    with pytest.raises(ImagesMissing, match="images given: 1;"):
+        discover(planted.loaded, pictures(1), PROMPT)
+    with pytest.raises(ImagesMissing, match="None of the images"):
+        discover(planted.loaded, [], PROMPT)
 
 
 def test_a_text_only_model_is_refused(llama: LoadedModel):
@@ -209,4 +229,4 @@ def test_the_jump_is_between_before_and_after_the_mlp(llava: LoadedModel):
     ],
 )
 def test_words_begin_with_a_blank_and_are_letters(token: str, word: bool):
-    assert is_word(token, 3) is word
+    assert (letters_of(token) >= 3) is word

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
+from lens.backend.answers import generate
 from lens.backend.attention import attention_received
-from lens.backend.catalog import find
 from lens.backend.encoding import Encoded, encode
 from lens.backend.images import open_picture
 from lens.backend.injection import inject
-from lens.backend.loading import LoadedModel, load
+from lens.backend.loading import LoadedModel
 from lens.backend.tracing import hidden_sites, trace
 from lens.embedlens.agreement import phi, rules, sites, transprune
 from lens.embedlens.causal import prune, skipping
@@ -21,11 +19,6 @@ from lens.embedlens.probe import probe
 from lens.gallery import gallery
 
 pytestmark = pytest.mark.model
-
-
-@pytest.fixture(scope="module")
-def demo(demo_home: Path) -> LoadedModel:
-    return load(find("demo"))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +48,8 @@ def test_facts(demo: LoadedModel, encoded: Encoded):
 
 
 def test_pruning(demo: LoadedModel, encoded: Encoded):
-    empty = prune(demo, encoded, [])
+    said = generate(demo, encoded)
+    empty = prune(demo, encoded, [], answer=said)
     assert empty.treated == empty.base
-    everything = prune(demo, encoded, encoded.token_map.visual_positions.tolist())
+    everything = prune(demo, encoded, encoded.token_map.visual_positions.tolist(), answer=said)
     assert everything.treated.kl > 0

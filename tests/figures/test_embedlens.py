@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,17 +15,15 @@ from lens.errors import PatchOutsideGrid
 from lens.figures.causal import Effect, Rate, effects, matrix, shares
 from lens.figures.embedlens import (
     LOOKS,
-    PIXELS,
     Curve,
     class_cells,
     class_curves,
-    class_multiples,
+    class_map,
     class_overlay,
-    class_tile,
     hatch,
-    keep_sets,
     token_scatter,
 )
+from lens.figures.multiples import PIXELS, class_multiples, class_tile, keep_sets, value_multiples
 
 GREY = Image.new("RGB", (400, 300), (128, 128, 128))
 LABELS = np.array([["sink", "dead", "alive", "alive"], ["dead", "alive", "alive", "none"], ["alive"] * 4])
@@ -135,7 +134,8 @@ def test_curves_have_one_line_a_class_and_gaps_where_nothing_is_known():
         {"sink": [1.0, float("nan"), 3.0], "alive": [4, 5, 6]},
         {"sink": ([0, 1, 2], [2, 3, 4])},
     )
-    figure = class_curves([curve, curve], marked=1)
+    marked = replace(curve, mark=1)
+    figure = class_curves([marked, marked])
     lines = [trace for trace in figure.data if trace.name]
     assert [line.name for line in lines] == ["sink", "alive"] * 2
     assert lines[0].y == (1.0, None, 3.0) and lines[1].y == (4.0, 5.0, 6.0)
@@ -199,3 +199,24 @@ def test_the_same_input_gives_the_same_figure(width):
         ]
 
     assert made() == made()
+
+
+def test_value_multiples_have_a_panel_a_layer_each_in_its_own_range():
+    figure = value_multiples(
+        {1: np.arange(12.0).reshape(3, 4), 2: np.full((3, 4), np.nan)}, name="norm <b>", selected_layer=2
+    )
+    assert len(figure.layout.images) == 2 and len(figure.layout.shapes) == 1
+    texts = [note.text for note in figure.layout.annotations]
+    assert texts == ["layer 1<br>0 to 11", "<b>layer 2</b><br>0 to 1"]
+    assert figure.layout.title.text == "norm &lt;b&gt;"
+
+
+def test_a_map_lets_the_pictures_own_tokens_be_chosen_and_no_others():
+    plane = np.array([[0.0, 0], [1, 1], [2, 2], [3, 3]])
+    labels = np.array(["dead", "alive", "dead", "alive"])
+    figure = class_map(plane, labels, [(0, 0), (0, 1), None, None], selected=(0, 1))
+    chosen = [point for trace in figure.data for point in (trace.customdata if trace.customdata is not None else ())]
+    assert sorted(map(tuple, chosen)) == [(0, 0), (0, 1)]
+    ring = next(trace for trace in figure.data if trace.name == "chosen patch")
+    assert (ring.x[0], ring.y[0]) == (1.0, 1.0)
+    assert sum(len(trace.x) for trace in figure.data if trace.name.endswith("other pictures")) == 2

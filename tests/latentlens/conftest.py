@@ -8,9 +8,9 @@ import faiss
 import pytest
 import torch
 
+from lens.backend.corpus import Corpus
 from lens.backend.loading import LoadedModel
 from lens.latentlens.build import build_index
-from lens.latentlens.corpus import Corpus
 from lens.latentlens.index import Index
 from tests.helpers import tiny_llama
 

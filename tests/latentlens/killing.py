@@ -25,9 +25,9 @@ EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
 
 
 def _child(model: str, corpus: str, out: str, kill_at: int, pipe: Connection) -> None:
+    from lens.backend.corpus import open_corpus
     from lens.backend.loading import load
     from lens.latentlens.build import build_index
-    from lens.latentlens.corpus import open_corpus
 
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from lens.backend.corpus import Corpus, open_corpus
 from lens.backend.loading import LoadedModel
 from lens.errors import Cancelled, CapabilityMissing, CorpusUnreadable, IndexUnfinished, LayerMissing, StatesUnusable
 from lens.latentlens.build import auto_layers, build_index
 from lens.latentlens.contexts import Rule
-from lens.latentlens.corpus import Corpus, open_corpus
 from lens.latentlens.index import Index, open_index
 from lens.latentlens.manifest import read_manifest
 from lens.latentlens.search import search_rows
@@ -292,6 +292,15 @@ def test_resume_refuses_another_build(llama: LoadedModel, corpus: Corpus, tmp_pa
         build_index(llama, corpus, out, layers=[1])
     with pytest.raises(IndexUnfinished, match="another corpus"):
         build_index(llama, other, out, layers=[1], resume=True)
+
+
+def test_a_damaged_note_of_what_was_begun(llama: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+    begun = tmp_path / "i" / "building" / "build.json"
+    begun.parent.mkdir(parents=True)
+    for text in ("{", "7", "[1]"):
+        begun.write_text(text)
+        with pytest.raises(IndexUnfinished, match=r"build.json .* is damaged"):
+            build_index(llama, corpus, tmp_path / "i", resume=True)
 
 
 def test_a_folder_with_other_files_is_left_alone(llama: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:

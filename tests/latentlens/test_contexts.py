@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+from lens.backend.words import Tokens
 from lens.latentlens.contexts import Contexts, Rule, prefix_hashes
-from lens.latentlens.words import Tokens
 
 
 def tokens(*ids: int, special: tuple[int, ...] = ()) -> Tokens:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lens.backend.corpus import Corpus
 from lens.demo.corpus import sentences
 from lens.home import project_root
 from lens.latentlens.build import auto_layers
-from lens.latentlens.corpus import Corpus
 from lens.latentlens.index import verify_index
 
 

@@ -11,22 +11,12 @@ import pytest
 from lens.backend.loading import LoadedModel
 from lens.errors import IndexDamaged, IndexMismatch, IndexMissing, IndexUnfinished, LayerMissing
 from lens.latentlens.index import Index, find_index, index_folders, open_index, verify_index
-from lens.latentlens.manifest import _checksum
-from tests.helpers import tiny_gpt2, tiny_llama
+from tests.helpers import edit_manifest, tiny_gpt2, tiny_llama
 
 
 @pytest.fixture
 def copy(index: Index, tmp_path: Path) -> Path:
     return Path(shutil.copytree(index.path, tmp_path / "copy"))
-
-
-def edit(folder: Path, **changes: object) -> None:
-    """Change the manifest and make its checksum right again."""
-    path = folder / "manifest.json"
-    content = json.loads(path.read_text())
-    content.pop("checksum")
-    content.update(changes)
-    path.write_text(json.dumps({**content, "checksum": _checksum(content)}))
 
 
 def test_it_opens_for_its_model(llama: LoadedModel, index: Index) -> None:
@@ -86,7 +76,7 @@ def test_verify_reads_again_what_looks_unchanged(copy: Path) -> None:
 
 
 def test_unknown_version(copy: Path) -> None:
-    edit(copy, format_version=2)
+    edit_manifest(copy, format_version=2)
     with pytest.raises(IndexDamaged, match=r"format version '2', but this TokenLens reads version 1"):
         open_index(copy)
 
@@ -102,10 +92,12 @@ def test_unknown_version(copy: Path) -> None:
         {"layers": 3},
         {"width": 31},
         {"factory": None, "files": None},
+        {"rows": "22"},
+        {"files": {"contexts.parquet": {"sha256": "0", "bytes": "9"}}},
     ],
 )
 def test_a_manifest_of_another_form(copy: Path, changes: dict) -> None:
-    edit(copy, **changes)
+    edit_manifest(copy, **changes)
     with pytest.raises(IndexDamaged):
         open_index(copy)
 
@@ -116,7 +108,7 @@ def test_file_names_stay_inside_the_folder(copy: Path) -> None:
     (copy.parent / "elsewhere.faiss").write_bytes((copy / "layer-01.faiss").read_bytes())
     content["layers"][0]["file"] = "../elsewhere.faiss"
     content["files"]["../elsewhere.faiss"] = content["files"].pop("layer-01.faiss")
-    edit(copy, layers=content["layers"], files=content["files"])
+    edit_manifest(copy, layers=content["layers"], files=content["files"])
     with pytest.raises(IndexDamaged, match="no plain name"):
         open_index(copy)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lens.backend.corpus import Corpus
 from lens.backend.encoding import encode
 from lens.backend.images import open_picture
 from lens.backend.loading import LoadedModel
@@ -25,7 +26,6 @@ from lens.errors import (
     SiteMissing,
 )
 from lens.latentlens.build import build_index
-from lens.latentlens.corpus import Corpus
 from lens.latentlens.index import Index
 from lens.latentlens.reading import LENSES, as_json, default_layer, read, score
 from lens.latentlens.search import search

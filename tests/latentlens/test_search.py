@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lens.backend.corpus import Corpus
 from lens.backend.loading import LoadedModel
 from lens.errors import IndexMismatch, LayerMissing, StatesUnusable
 from lens.latentlens.build import build_index
-from lens.latentlens.corpus import Corpus
 from lens.latentlens.index import Index
 from lens.latentlens.search import search, search_rows
 

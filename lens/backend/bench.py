@@ -1,0 +1,68 @@
+"""Treated runs of one input against the unchanged one: the answer each gives, and how likely the unchanged answer stays.
+
+A treatment is an intervention (:mod:`lens.backend.interventions`). Scoring costs one forward and generates nothing, so
+that many controls can stand beside one treated run.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from lens.backend.answers import Answer, Score, generate, score
+from lens.backend.encoding import Encoded
+from lens.backend.loading import LoadedModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the model.
+
+    Attributes:
+        answer: what it says.
+        logprob: log-probability (nats) of the unchanged model's answer; 0 if that is empty.
+        kl: KL(unchanged || this run) of the token after the prompt, in nats; 0 for the unchanged run.
+    """
+
+    answer: str
+    logprob: float
+    kl: float
+
+
+class Bench:
+    """The unchanged run of one input, against which treated ones are measured.
+
+    ``answer`` is the unchanged model's, if the caller has it already; it is generated otherwise.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, encoded: Encoded, answer: Answer | None = None, max_new_tokens: int = 24
+    ) -> None:
+        self.loaded, self.encoded, self.max_new_tokens = loaded, encoded, max_new_tokens
+        self.answer = generate(loaded, encoded, max_new_tokens) if answer is None else answer
+        self.unchanged = score(loaded, encoded, self.answer)
+        self.base = Run(self.answer.text, self.unchanged.logprob, 0.0)
+
+    def run(self, treatment: AbstractContextManager[Any]) -> Run:
+        """Answer and scores of the treated model."""
+        with treatment:
+            answer = generate(self.loaded, self.encoded, self.max_new_tokens)
+            found = score(self.loaded, self.encoded, self.answer)
+        return Run(answer.text, found.logprob, divergence(self.unchanged, found))
+
+    def score(self, treatment: AbstractContextManager[Any]) -> Score:
+        """How the treated model scores the unchanged answer, and its next token: one forward."""
+        with treatment:
+            return score(self.loaded, self.encoded, self.answer)
+
+    def scores(self, treatment: AbstractContextManager[Any]) -> tuple[float, float]:
+        """Log-probability of the unchanged answer and KL of the next token: one forward."""
+        found = self.score(treatment)
+        return found.logprob, divergence(self.unchanged, found)
+
+
+def divergence(base: Score, treated: Score) -> float:
+    """KL(base || treated) of the next token, in nats: sum over the vocabulary of p (log p - log q), at least 0."""
+    p, q = base.next_token.double(), treated.next_token.double()
+    return max(float((p.exp() * (p - q)).sum()), 0.0)

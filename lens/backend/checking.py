@@ -1,0 +1,229 @@
+"""A model checked against itself: are its parts where its family's row says, and do they compute what they should?
+
+Each check is one statement that must hold whatever the weights are. A failed one names the capability that is off; the
+others stay on.
+
+=====================  =================================================================================================
+``places``             every part is there, with the shapes that belong together
+``layers``             the traced layers equal the model's own ``output_hidden_states``
+``logits``             final norm and unembedding, applied to the last block's output, rank words as the model's logits do
+``visual positions``   of the input embeddings, another picture changes those of the visual positions and no others
+``patches``            painting the pixels of one patch moves its token most in its view, or on average that place
+=====================  =================================================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from lens.backend.encoding import DEFAULT_PROMPT, Encoded, PatchGrid, encode
+from lens.backend.images import Picture
+from lens.backend.loading import LoadedModel
+from lens.backend.tracing import hidden_sites, trace
+from lens.errors import LensError
+
+SIZE = (640, 448)
+"""Width and height of the picture that is shown: not square, so that rows and columns can't be taken for one another."""
+
+SPOTS = ((0.2, 0.7), (0.45, 0.4), (0.8, 0.3), (0.6, 0.9), (0.35, 0.55), (0.7, 0.7))
+"""Where patches are painted, as fractions of a view's rows and columns."""
+
+ENOUGH = 0.75
+"""Share of painted patches whose token must move most: one token of a trained tower may answer to any change (a sink)."""
+
+BLUR, LEAN = 2, 0.75
+"""Where fewer do (convolutions blur): the token that moves most may be so many patches away, on small grids fewer, if on
+average it lies no further than so much of a patch to any side. A grid that is shifted or turned fails."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement about a model. ``passed``: ``None`` where it says nothing about this model; ``off``: what can't be
+    used because it failed, else empty."""
+
+    name: str
+    passed: bool | None
+    why: str
+    off: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one model, in the order of this module's table."""
+
+    model: str
+    family: str
+    model_type: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed is not False for check in self.checks)
+
+    @property
+    def off(self) -> tuple[str, ...]:
+        """The capabilities that failed checks take away."""
+        return tuple(check.off for check in self.checks if check.off)
+
+
+def check(loaded: LoadedModel, picture: Picture | None = None) -> Report:
+    """Run every check; ``picture`` is what a vision-language model is shown, by default soft coloured noise."""
+    anatomy = loaded.anatomy
+    shown = (picture or noise(SIZE)) if anatomy.sees_images else None
+    checks = [_places(loaded)]
+    try:
+        encoded = encode(loaded, DEFAULT_PROMPT, shown)
+    except LensError as error:
+        checks.append(Check("visual positions", False, str(error), "pictures"))
+    else:
+        checks += _against_the_model(loaded, encoded)
+        if shown is not None:
+            checks += [_visual_positions(loaded, encoded, shown), _patches(loaded, encoded, shown)]
+    return Report(loaded.name, anatomy.family.name, loaded.model.config.model_type, tuple(checks))
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> Picture:
+    """Soft coloured noise: no two places alike, nothing that stands out."""
+    cells = np.random.default_rng(seed).integers(90, 166, (12, 16, 3), dtype=np.uint8)
+    return Picture(Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC), "noise", f"noise {size} {seed}")
+
+
+def _places(loaded: LoadedModel) -> Check:
+    anatomy = loaded.anatomy
+    config = loaded.model.config.get_text_config()
+    unembedding: Any = anatomy.unembedding.weight
+    wrong = []
+    if anatomy.depth != config.num_hidden_layers:
+        wrong.append(f"{anatomy.depth} blocks where the configuration says {config.num_hidden_layers}")
+    if unembedding.shape[1] != anatomy.width:
+        wrong.append(f"an unembedding that reads {unembedding.shape[1]} numbers of states that have {anatomy.width}")
+    if anatomy.sees_images and anatomy.image_token_id is None:
+        wrong.append("no id of the visual positions")
+    if wrong:
+        return Check("places", False, f"Found {' and '.join(wrong)}.", "everything")
+    lacking = [part.replace("_", " ") for part in ("mlps", "down_projections") if not getattr(anatomy, part)]
+    seeing = ("vision_tower", "vision_blocks", "connector") if anatomy.sees_images else ()
+    lacking += [part.replace("_", " ") for part in seeing if getattr(anatomy, part) in (None, ())]
+    without = f", without {' and '.join(lacking)}" if lacking else ""
+    return Check("places", True, f"{anatomy.depth} blocks of width {anatomy.width}{without}.")
+
+
+def _against_the_model(loaded: LoadedModel, encoded: Encoded) -> list[Check]:
+    depth = loaded.anatomy.depth
+    held = trace(loaded, encoded, (*hidden_sites(depth), f"block.{depth}"))
+    with loaded.lock, torch.inference_mode():
+        output = loaded.model(**encoded.inputs, use_cache=False, output_hidden_states=True)
+        own = getattr(output, "hidden_states", None)
+        final = loaded.anatomy.final_norm(held.site(f"block.{depth}").to(loaded.device))
+        words = loaded.anatomy.unembedding(final)
+    return [
+        _layers(own, [held.hidden(layer) for layer in range(depth + 1)]),
+        _logits(words.cpu(), output.logits[0].cpu()),
+    ]
+
+
+def _layers(own: tuple[Tensor, ...] | None, traced: list[Tensor]) -> Check:
+    name, off = "layers", "every view of layers"
+    if own is None:
+        return Check(name, None, "The model gives no hidden states of its own to compare with.")
+    if len(own) != len(traced):
+        return Check(name, False, f"The model has {len(own)} layers of states where {len(traced)} are traced.", off)
+    apart = [_distance(mine, theirs[0].cpu()) for mine, theirs in zip(traced, own, strict=True)]
+    worst = int(np.argmax(apart))
+    if apart[worst] > _tolerance(traced[0]):
+        return Check(name, False, f"Layer {worst} differs from the model's own by {apart[worst]:.1e} of its size.", off)
+    return Check(name, True, f"Layers 0 to {len(traced) - 1} are the model's own.")
+
+
+def _logits(words: Tensor, own: Tensor) -> Check:
+    """Equal, or equal in order: some families divide the logits by a constant or cap them."""
+    name, off = "logits", "the logit lens"
+    own = own[..., : words.shape[-1]]
+    if _distance(words, own) <= _tolerance(words):
+        return Check(name, True, "Final norm and unembedding give the model's logits.")
+    order = words.float().argsort(dim=-1)
+    steps = own.float().gather(-1, order).diff(dim=-1)
+    slack = _tolerance(words) * own.float().abs().max()
+    if bool((steps >= -slack).all()) and float(own.float().std()) > 0:
+        return Check(name, True, "Final norm and unembedding rank words as the model's logits do, on another scale.")
+    return Check(name, False, "Final norm and unembedding rank words otherwise than the model's logits do.", off)
+
+
+def _visual_positions(loaded: LoadedModel, encoded: Encoded, shown: Picture) -> Check:
+    name, off = "visual positions", "pictures"
+    expected = encoded.token_map.visual_positions
+    if not len(expected):
+        return Check(name, False, "No position of the sequence holds a visual token.", off)
+    other = encode(loaded, DEFAULT_PROMPT, noise((shown.width, shown.height), seed=1))
+    moved = np.flatnonzero(_movement(loaded, encoded, other) > 0)
+    if np.array_equal(moved, expected):
+        return Check(name, True, f"The picture changes the {len(expected)} visual positions and no others.")
+    outside, still = np.setdiff1d(moved, expected), np.setdiff1d(expected, moved)
+    found = f"{len(outside)} other positions change" if len(outside) else f"{len(still)} of them don't change"
+    return Check(name, False, f"Of {len(expected)} visual positions {found} with the picture.", off)
+
+
+def _patches(loaded: LoadedModel, encoded: Encoded, shown: Picture) -> Check:
+    name = "patches"
+    grids = encoded.token_map.grids
+    if not grids:
+        return Check(name, None, "Visual tokens are queries over the whole picture: there is no grid of patches.")
+    sizes = " and ".join(f"{grid.rows} x {grid.cols}" for grid in grids)
+    off = "everything that shows patches in the picture"
+    misses, wide = [], []
+    for grid in grids:
+        found = [miss for spot in SPOTS if (miss := _miss(loaded, encoded, shown, grid, spot)) is not None]
+        misses += found
+        reach = min(BLUR, min(grid.rows, grid.cols) // 6)
+        lean = np.abs(np.mean(found, axis=0)).max() if found else 0.0
+        wide.append(bool(found) and (np.abs(found).max() > reach or lean > LEAN))
+    hits = sum(miss == (0, 0) for miss in misses)
+    told = f"{hits} of {len(misses)} painted patches move their own token most, of {sizes}"
+    if misses and hits >= ENOUGH * len(misses):
+        return Check(name, True, f"{told}.")
+    if misses and not any(wide):
+        return Check(name, True, f"{told}; the others one at most {np.abs(misses).max()} away, to all sides.")
+    return Check(name, False, f"{told}.", off)
+
+
+def _miss(
+    loaded: LoadedModel, encoded: Encoded, shown: Picture, grid: PatchGrid, spot: tuple[float, float]
+) -> tuple[int, int] | None:
+    """Rows and columns from the painted patch at ``spot`` to the token of its view that moves most; ``None`` where the
+    patch covers no whole pixel."""
+    row, col = int(spot[0] * grid.rows), int(spot[1] * grid.cols)
+    x0, y0, x1, y1 = grid.boxes[row, col]
+    box = (ceil(x0), ceil(y0), floor(x1) - 1, floor(y1) - 1)
+    if box[2] < box[0] or box[3] < box[1]:
+        return None
+    image = shown.image.copy()
+    ImageDraw.Draw(image).rectangle(box, fill=(255, 30, 0))
+    painted = encode(loaded, DEFAULT_PROMPT, Picture(image, "painted", f"{shown.digest} {box}"))
+    most = int(_movement(loaded, encoded, painted)[grid.positions].argmax())
+    return most // grid.cols - row, most % grid.cols - col
+
+
+def _movement(loaded: LoadedModel, one: Encoded, other: Encoded) -> np.ndarray:
+    """How far the input embedding of each position is from one picture to another of the same size."""
+    first, second = (trace(loaded, encoded, ["hidden.0"]).hidden(0).float() for encoded in (one, other))
+    return (first - second).norm(dim=1).numpy()
+
+
+def _distance(mine: Tensor, theirs: Tensor) -> float:
+    """Largest difference over largest value."""
+    if mine.shape != theirs.shape:
+        return float("inf")
+    mine, theirs = mine.float(), theirs.float()
+    return float((mine - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12))
+
+
+def _tolerance(states: Tensor) -> float:
+    """Rounding: a few units in the last place of the states' dtype."""
+    return 16 * torch.finfo(states.dtype).eps

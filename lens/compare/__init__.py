@@ -1,0 +1,1 @@
+"""What sets several lenses side by side: it stands above the rooms, which don't know each other."""

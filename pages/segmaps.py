@@ -1,0 +1,109 @@
+"""SEG maps: what a <SEG> token, a word or a patch is similar to in the picture; as a map, as points and as a mask."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from lens.backend.encoding import visual_grid
+from lens.errors import LensError
+from ui import export, mapchoice, maps, mapstate, mapviews, navigation, setup, sidebar, state
+from ui.export import Exhibit
+from ui.maps import Question, Shown
+from ui.mapsections import SECTIONS
+from ui.mapviews import Looks
+
+HELP = """**What you see.** One state of the model, the *query*, is compared with the state of every visual token at the same
+layer: bright patches are the most similar. Models with a <SEG> token are trained so that the similarity of that token with
+the patches outlines what they were asked for ([READ](https://arxiv.org/abs/2412.17741)); for any other token it is what
+the language model happens to keep alike. *Points* are READ's prompts for a segmenter, a *mask* is what lies above a
+threshold.
+
+**How far to trust it.** Every map has a brightest patch, and min-max stretches noise as well as signal. Look at the same
+map for another word, and at the controls and baselines below; score it against a mask. What the encoder's crop left out is
+hatched: no map can say anything there."""
+
+
+SCORED = "how well each layer's map finds your mask"
+PEAKS = "how far the highest patch lies above the mean, in standard deviations; above each point, which patch"
+
+
+@st.fragment
+def explore(question: Question) -> None:
+    """All that follows a click or a slider. No block of the model runs in here, but for a typed word."""
+    kind, rule = mapchoice.query(question)
+    layer, similarity, scale = mapchoice.reading(question.asked)
+    grid = visual_grid(question.asked.token_map)
+    left, right = st.columns([6, 5], gap="medium")
+    with right:
+        looks = mapchoice.looks()
+        points = mapchoice.points(grid.rows)
+        threshold = mapchoice.threshold(maps.head_reads(question, kind))
+    state.remember()
+    if kind == "word" and not mapstate.word():
+        left.info("Type the name of a thing, such as cat.")
+        return
+    try:
+        query = maps.the_query(question, kind, rule)
+        found = maps.the_map(question, query, similarity)
+        wanted = mapstate.mask(question.reader)
+        reading = maps.read(question, found, layer, scale=scale, rule=points, threshold=threshold, wanted=wanted)
+    except LensError as error:
+        with left:
+            state.show_error(error)
+        return
+    shown = Shown(question, query, reading, points, threshold, maps.asked_word(question, query))
+    with left:
+        exhibits = draw_map(shown, looks, state.patch(grid.rows, grid.cols))
+    with right:
+        mapchoice.downloads(shown)
+    st.markdown("**Through the layers** · " + (SCORED if wanted else PEAKS))
+    exhibits.append(mapviews.curve(shown))
+    export.show(exhibits[-1])
+    names = {name: title for name, (title, _draw) in SECTIONS.items()}
+    section = st.segmented_control(
+        "More", list(names), default="layers", key="more", format_func=names.get, required=True, bind="query-params"
+    )
+    with st.container(key=f"section-{section}"):
+        exhibits += SECTIONS[section][1](shown)
+    export.draw(exhibits)
+    state.remember()
+
+
+def draw_map(shown: Shown, looks: Looks, patch: tuple[int, int]) -> list[Exhibit]:
+    """The map over the picture, and where the answer has several <SEG> a small one of each."""
+    picture = mapviews.overlay(shown, looks, patch)
+    export.show(picture, on_select=take_patch)
+    st.caption("Click a token above, or a patch here, to compare with it. Hatched: outside the encoder's view.")
+    if shown.found.kind != "seg" or len(shown.asked.segs) == 1:
+        return [picture]
+    each = mapviews.each_seg(shown, maps.seg_maps(shown))
+    st.markdown("**One map for each <SEG>** · click one in the answer to see it large")
+    export.show(each)
+    return [picture, each]
+
+
+def take_patch() -> None:
+    """A click on the map makes that patch the query; an emptied selection changes nothing."""
+    points = st.session_state["segmap"]["selection"]["points"]
+    if points and points[0].get("customdata"):
+        row, col = points[0]["customdata"]
+        mapstate.choose_patch(int(row), int(col))
+
+
+navigation.enter()
+state.adopt(mapstate.OWN)
+st.markdown("### SEG maps")
+st.caption("What is a token similar to in the picture?")
+the_spec = sidebar.draw()
+the_loaded = setup.ready_model(the_spec)
+try:
+    with st.spinner("Asking the model, then running it once with its answer, keeping every layer"):
+        the_question = maps.open_question(the_spec, the_loaded)
+except LensError as error:
+    state.show_error(error)
+    st.stop()
+mapchoice.ask(the_question)
+explore(the_question)
+with st.expander("How to read this", icon=":material/help:"):
+    st.markdown(HELP)
+sidebar.draw_answer(the_question.reader)

@@ -1,0 +1,279 @@
+"""What the SEG maps page computes, kept by content: another layer, query or similarity of what was asked runs no forward.
+
+:class:`Shown` is what every section of the page draws from (:mod:`ui.mapsections`): one question with its answer, one query,
+its map at every layer, and the reading at the layer in view with points, mask and scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import streamlit as st
+
+from lens.backend.catalog import ModelSpec, catalog
+from lens.backend.encoding import encode, visual_grid
+from lens.backend.loading import LoadedModel
+from lens.backend.maskfiles import Mask
+from lens.backend.regions import areas
+from lens.backend.words import whole_word
+from lens.segmaps.asking import PROMPT, Asked, ask, patch_query, seg_query, token_query, word_query
+from lens.segmaps.maps import Query, SimilarityMap, similarity_map
+from lens.segmaps.masks import MaskHead, Raster, head_rasters, open_head
+from lens.segmaps.points import Point, PointRule
+from lens.segmaps.reading import MapReading, read_map
+from lens.segmaps.scores import LayerScores, score_layers
+from ui import mapstate, state
+from ui.mapstate import OwnMask
+from ui.state import Reader
+
+Threshold = tuple[str, float | None]
+"""Rule and number of :func:`lens.segmaps.masks.map_raster`; or ``"head"`` for the model's own mask decoder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What the page was opened with.
+
+    Attributes:
+        reader: as on every page, but its trace is that of prompt and answer, every layer of both.
+        asked: prompt and answer as one sequence; ``asked.encoded`` is what a further run takes.
+        head: the model's own mask decoder; ``None`` where it has none.
+        forced: whether the answer was put into the model's mouth.
+    """
+
+    reader: Reader
+    asked: Asked
+    head: MaskHead | None
+    forced: bool
+
+    @property
+    def key(self) -> Hashable:
+        """Names model, picture, prompt and answer."""
+        return self.asked.encoded.key
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The map in view and what it was made from.
+
+    Attributes:
+        question: model, picture, prompt and answer.
+        query: what the patches are compared with.
+        reading: map, points, mask and scores at the layer in view; ``reading.heads`` are the masks of the model's own head,
+            the one of this query first, ``reading.wanted`` the reader's mask.
+        rule: of the points. threshold: where the mask comes from; ``"head"`` for the model's own decoder.
+        word: what is asked for in one word, where that is known: for baselines and swapped queries.
+    """
+
+    question: Question
+    query: Query
+    reading: MapReading
+    rule: PointRule
+    threshold: Threshold
+    word: str
+
+    @property
+    def reader(self) -> Reader:
+        return self.question.reader
+
+    @property
+    def asked(self) -> Asked:
+        return self.question.asked
+
+    @property
+    def found(self) -> SimilarityMap:
+        """The map at every layer."""
+        return self.reading.found
+
+    @property
+    def layer(self) -> int:
+        return self.reading.layer
+
+    @property
+    def similarity(self) -> str:
+        return self.found.similarity
+
+    @property
+    def scale(self) -> str:
+        return self.reading.scale
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        return self.reading.points
+
+    @property
+    def raster(self) -> Raster:
+        """The mask in view: the map's above the threshold, or the model's own."""
+        return self.reading.heads[0] if self.threshold[0] == "head" else self.reading.raster
+
+    @property
+    def share(self) -> float:
+        """The share of the picture that the mask takes."""
+        raster, (width, height) = self.raster, self.found.size
+        if raster.boxes is None:
+            return float(raster.cells.mean())
+        return float(areas(raster.boxes)[raster.cells].sum()) / (width * height)
+
+    @property
+    def key(self) -> Hashable:
+        """Names question, query and similarity, for what is the same at every layer."""
+        return (self.question.key, *_query_key(self.query), self.similarity)
+
+
+def open_question(spec: ModelSpec, loaded: LoadedModel) -> Question:
+    """Ask what the sidebar says, and trace it with the answer; any :class:`LensError` of asking."""
+    picture, notice = state.picture()
+    if notice:
+        st.warning(notice)
+    loaded.anatomy.require("connector")
+    encoded = encode(loaded, state.prompt(), picture)
+    head = open_head(loaded)
+    sites = head.sites() if head else ()
+    asked = ask(loaded, state.prompt(), picture, sites=sites)
+    forced = mapstate.forced() and asked.seg is not None and not asked.segs
+    if forced and asked.seg is not None:
+        asked = ask(loaded, state.prompt(), picture, answer=asked.seg.answer, sites=sites)
+    return Question(Reader(spec, loaded, picture, encoded, asked.trace), asked, head, forced)
+
+
+def with_seg() -> list[str]:
+    """Names of the catalog's models that have <SEG> and a mask head."""
+    return [name for name, spec in catalog().items() if spec.mask_head]
+
+
+def the_query(question: Question, kind: str, rule: str | None) -> Query:
+    """The query that the reader's state names; :class:`QueryMissing` where it isn't there."""
+    asked = question.asked
+    if kind == "seg":
+        return seg_query(asked, mapstate.seg_number(asked), rule)
+    if kind == "word":
+        return _word(question.reader.loaded, mapstate.word(), question.reader.loaded.fingerprint)
+    if kind == "patch":
+        grid = visual_grid(asked.token_map)
+        return patch_query(asked, *state.patch(grid.rows, grid.cols))
+    return token_query(asked, mapstate.token(asked, default_token(asked)), rule or "p")
+
+
+def default_token(asked: Asked) -> int:
+    """The token that a map starts from where nothing was chosen: the end of the answer's last word, or of the prompt's
+    where the model says nothing. Short captions end with what they name."""
+    for span in reversed(mapstate.spans(asked).values()):
+        words = [at for at in span if asked.token_map.kinds[at] == "text" and _has_letter(asked.token_map.texts[at])]
+        if words:
+            return words[-1]
+    return len(asked.token_map) - 1
+
+
+def asked_word(question: Question, query: Query) -> str:
+    """What is asked for, in one word: the typed one, the query's own token with the letters around it, or what the prompt
+    asks to segment; empty where nobody said."""
+    if query.kind == "word":
+        return query.text
+    if query.kind == "token" and query.position is not None:
+        texts = question.asked.token_map.texts
+        start = sum(map(len, texts[: query.position]))
+        text = "".join(texts)
+        return text[slice(*whole_word(text, start, start + len(texts[query.position])))].strip()
+    return segment_word(question)
+
+
+def segment_word(question: Question) -> str:
+    """What the prompt asks to segment; empty where it asks something else."""
+    seg, prompt = question.asked.seg, question.reader.encoded.prompt.strip()
+    before, _, after = (seg.prompt if seg else PROMPT).partition("{}")
+    fits = prompt.startswith(before) and prompt.endswith(after)
+    return prompt.removeprefix(before).removesuffix(after) if fits else ""
+
+
+def prompt_positions(question: Question) -> range:
+    """Positions of the reader's own words, without what the chat template puts around them."""
+    texts = question.asked.token_map.texts
+    ends = np.cumsum([len(text) for text in texts])
+    start = "".join(texts).rfind(question.reader.encoded.prompt, 0, int(ends[question.asked.start - 1]))
+    if start < 0:
+        return mapstate.spans(question.asked)["prompt"]
+    last = start + len(question.reader.encoded.prompt) - 1
+    return range(int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, last, "right")) + 1)
+
+
+def the_map(question: Question, query: Query, similarity: str) -> SimilarityMap:
+    """The map of a query at every layer."""
+    return _map(question.asked, query, similarity, (question.key, *_query_key(query)))
+
+
+def seg_maps(shown: Shown) -> dict[str, SimilarityMap]:
+    """The map of every <SEG> of the answer, by its name."""
+    asked, rule = shown.asked, shown.query.rule
+    queries = [seg_query(asked, number, rule) for number in range(len(asked.segs))]
+    return {query.text: the_map(shown.question, query, shown.similarity) for query in queries}
+
+
+def read(
+    question: Question,
+    found: SimilarityMap,
+    layer: int,
+    *,
+    scale: str,
+    rule: PointRule,
+    threshold: Threshold,
+    wanted: OwnMask | None,
+) -> MapReading:
+    """The map at one layer with its points, masks and scores; :class:`MapConstant` where nothing stands out."""
+    heads = head_masks(question, found)
+    parted = ("otsu", None) if threshold[0] == "head" else threshold
+    reading = read_map(question.asked, found, layer, scale=scale, points=rule, threshold=parted, heads=heads)
+    if wanted is None:
+        return reading
+    return replace(reading, scores=scores(question, found, wanted), wanted=wanted.mask)
+
+
+def scores(question: Question, found: SimilarityMap, wanted: OwnMask) -> LayerScores:
+    """Every layer of a map of this question against the reader's mask."""
+    content = (question.key, found.kind, found.name, found.position, found.rule, found.similarity, wanted.key)
+    return _scores(found, wanted.mask, content)
+
+
+def head_reads(question: Question, kind: str) -> bool:
+    """Whether the model's own mask decoder has a mask for the query in view: it reads <SEG> alone."""
+    return question.head is not None and kind == "seg" and bool(question.asked.segs)
+
+
+def head_masks(question: Question, found: SimilarityMap) -> tuple[Raster, ...]:
+    """The masks that the model's own head gives: for a <SEG>, that one's first, then those of the others."""
+    if question.head is None or found.kind != "seg" or found.position is None:
+        return ()
+    others = [position for position in question.asked.segs if position != found.position]
+    return _heads(question, found, (found.position, *others), question.key)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _word(_loaded: LoadedModel, word: str, fingerprint: str) -> Query:
+    return word_query(_loaded, word)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _map(_asked: Asked, _query: Query, similarity: str, content: Hashable) -> SimilarityMap:
+    return similarity_map(_asked.trace, _query, similarity)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _scores(_found: SimilarityMap, _mask: Mask, content: Hashable) -> LayerScores:
+    return score_layers(_found, _mask)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _heads(
+    _question: Question, _found: SimilarityMap, positions: tuple[int, ...], content: Hashable
+) -> tuple[Raster, ...]:
+    assert _question.head is not None
+    return head_rasters(_question.head, _question.asked.trace, _found, positions)
+
+
+def _has_letter(text: str) -> bool:
+    return any(character.isalpha() for character in text)
+
+
+def _query_key(query: Query) -> tuple[Hashable, ...]:
+    return query.kind, query.text, query.position, query.rule

@@ -1,0 +1,135 @@
+"""The state of the SEG maps page that no widget holds: the query in view, and the mask that a map is compared with.
+
+The query stands in the address, as :mod:`ui.state` keeps what all pages share: its kind, and which token of the text it is,
+counted from where prompt or answer begin, so that another prompt or model keeps the place. The reader's mask stays in the
+session: an address can't hold it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from lens.backend.maskfiles import Mask
+from lens.segmaps.asking import Asked
+from ui import state
+from ui.state import Reader
+
+KINDS = {"seg": "<SEG>", "token": "Token of the text", "word": "Typed word", "patch": "Patch"}
+"""What a map may start from, by the kind of its query."""
+OWN = ("query", "token", "word", "forced")
+"""Their names in the address."""
+LONGEST = 60
+"""Characters of a typed word that are kept."""
+
+
+def kinds(asked: Asked) -> list[str]:
+    """The kinds of queries that there are: <SEG> only for a model that has the token."""
+    return [kind for kind in KINDS if kind != "seg" or asked.seg is not None]
+
+
+def kind(asked: Asked) -> str:
+    """The kind of query in view: the one chosen, else <SEG> where the answer has one, else a token of the text."""
+    held = state.held("query", "")
+    return held if held in kinds(asked) else "seg" if asked.segs else "token"
+
+
+def choose_kind(name: str) -> None:
+    """Start from another kind of query."""
+    state.put("query", name)
+
+
+def spans(asked: Asked) -> dict[str, range]:
+    """Positions of the text: the prompt's behind the picture, and the answer's."""
+    visual = asked.token_map.visual_positions
+    first = int(visual[-1]) + 1 if len(visual) else 0
+    return {"prompt": range(first, asked.start), "answer": range(asked.start, len(asked.token_map))}
+
+
+def token(asked: Asked, default: int) -> int:
+    """The position of the token in view; ``default`` while none was chosen, or when the text in view hasn't that many."""
+    found = re.fullmatch(r"(prompt|answer)-(\d{1,5})", state.held("token", ""))
+    if found:
+        span = spans(asked)[found[1]]
+        if int(found[2]) < len(span):
+            return span[int(found[2])]
+    return default
+
+
+def choose_patch(row: int, col: int) -> None:
+    """Start from a patch."""
+    state.choose_patch(row, col)
+    choose_kind("patch")
+
+
+def choose_token(asked: Asked, position: int) -> None:
+    """Start from a token of the text; from a <SEG> of the answer as what it is."""
+    name, span = next((name, span) for name, span in spans(asked).items() if position in span)
+    state.put("token", f"{name}-{position - span.start}")
+    choose_kind("seg" if position in asked.segs else "token")
+
+
+def seg_number(asked: Asked) -> int:
+    """Which <SEG> of the answer is in view, from 0."""
+    at = token(asked, -1)
+    return asked.segs.index(at) if at in asked.segs else 0
+
+
+def seg_position(asked: Asked) -> int | None:
+    """Where the <SEG> in view stands."""
+    return asked.segs[seg_number(asked)] if asked.segs else None
+
+
+def word() -> str:
+    """The typed word."""
+    return state.held("word", "")
+
+
+def choose_word(text: str) -> None:
+    """Start from a typed word."""
+    state.put("word", text.strip()[:LONGEST])
+
+
+def forced() -> bool:
+    """Whether the answer with <SEG> is put into the model's mouth."""
+    return state.held("forced", "") == "yes"
+
+
+def force(wanted: bool) -> None:
+    """Force the answer with <SEG>, or let the model answer."""
+    if wanted:
+        state.put("forced", "yes")
+    else:
+        state.drop("forced")
+
+
+def follow_prompt() -> None:
+    """Another question: the answer's <SEG> is in view again, where there is one."""
+    state.drop("query")
+    state.drop("token")
+
+
+@dataclass(frozen=True, eq=False)
+class OwnMask:
+    """The reader's mask of a picture; ``key`` names it by its content."""
+
+    mask: Mask
+    key: str
+
+
+def mask(reader: Reader) -> OwnMask | None:
+    """The reader's mask of the picture in view, if there is one."""
+    return st.session_state.get("masks", {}).get(reader.picture.digest)
+
+
+def keep_mask(reader: Reader, wanted: Mask | None) -> None:
+    """Compare maps of this picture with a mask from now on; ``None``: with none."""
+    masks = st.session_state.setdefault("masks", {})
+    masks.pop(reader.picture.digest, None)
+    if wanted is not None:
+        pixels = np.packbits([wanted.inside, wanted.ignored]).tobytes()
+        masks[reader.picture.digest] = OwnMask(wanted, hashlib.sha256(pixels).hexdigest())

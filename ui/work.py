@@ -1,0 +1,86 @@
+"""Long work behind a button: started once, watched with progress and cancel, its result kept while the server runs.
+
+A job goes on when the tab is closed or the reader turns to another page; whoever asks for the same content joins it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from lens.errors import Cancelled, LensError
+from lens.jobs import Job
+from lens.progress import Report, duration
+from ui.state import show_error
+
+Result = TypeVar("Result")
+
+KEPT = 48
+"""Jobs whose results are kept; the oldest finished ones go first."""
+
+
+class _Desk:
+    """Jobs by content."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[Hashable, Job[Any]] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def of(self, content: Hashable) -> Job[Any] | None:
+        with self._guard:
+            return self._jobs.get(content)
+
+    def start(self, content: Hashable, work: Callable[[Report], Any]) -> None:
+        with self._guard:
+            if content not in self._jobs:
+                self._jobs[content] = Job(work)
+            for old in [key for key, job in self._jobs.items() if job.done][: max(0, len(self._jobs) - KEPT)]:
+                del self._jobs[old]
+
+    def restart(self, content: Hashable, work: Callable[[Report], Any]) -> None:
+        with self._guard:
+            self._jobs.pop(content, None)
+        self.start(content, work)
+
+
+@st.cache_resource
+def _desk() -> _Desk:
+    return _Desk()
+
+
+def offered(name: str, content: Hashable, button: str, work: Callable[[Report], Result], cost: str) -> Result | None:
+    """The result of ``work`` if it is there; else a button that starts it, or how far it is.
+
+    ``name`` names the widgets, ``content`` what the result depends on; ``cost`` says before the click what it takes.
+    """
+    job = _desk().of((name, content))
+    if job is None:
+        st.button(button, key=f"start-{name}", on_click=_desk().start, args=((name, content), work))
+        st.caption(cost)
+        return None
+    if not job.done:
+        _watch(name, job)
+        return None
+    try:
+        return job.result()
+    except LensError as error:
+        if isinstance(error, Cancelled):
+            st.info("Cancelled.")
+        else:
+            show_error(error)
+        st.button("Try again", key=f"again-{name}", on_click=_desk().restart, args=((name, content), work))
+        return None
+
+
+@st.fragment(run_every=0.5)
+def _watch(name: str, job: Job[Any]) -> None:
+    """Progress and cancel; when the work is over the page is drawn again with its result."""
+    if job.done:
+        st.rerun()
+    left = f" · about {duration(job.left)} left" if job.left is not None and job.share > 0.05 else ""
+    st.progress(job.share, text=f"{job.message or 'Starting'}{left}")
+    st.button("Cancel", key=f"cancel-{name}", on_click=job.cancel)
