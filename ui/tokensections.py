@@ -23,7 +23,6 @@ from ui.tokens import Setting
 from ui.tokenstrip import Piece, strip
 from ui.work import offered
 
-PAINTS = {"group": "group", "loss": "loss", "entropy": "entropy", "feature": "a feature"}
 VALUES = {"lift": "times chance", "rate": "share of its occurrences"}
 SHARED = 12
 """Features of a picture that are offered as chips."""
@@ -59,14 +58,14 @@ def your_text(setting: Setting) -> list[Exhibit]:
         return []
     _encoded, reading = found
     spot = tokenstate.spot(reading)
-    st.session_state.setdefault("paint", "group")  # no default besides: a feature chosen sets it, too
+    st.session_state.setdefault("paint_by", tokenstate.paint())  # no default besides: a feature chosen sets it, too
     paint = st.segmented_control(
         "Colour by",
-        list(PAINTS),
-        key="paint",
-        format_func=PAINTS.get,
+        list(tokenstate.PAINTS),
+        key="paint_by",
+        format_func=tokenstate.PAINTS.get,
         required=True,
-        bind="query-params",
+        on_change=lambda: tokenstate.choose_paint(st.session_state["paint_by"]),
     )
     chosen = _shown(setting, reading, spot)
     paints, key = _painted(setting, reading, paint, chosen)
@@ -144,7 +143,6 @@ def _chips(setting: Setting, features: list[int], chosen: int | None) -> None:
 
     def take(number: int) -> None:
         tokenstate.show_feature(features[number])
-        st.session_state["paint"] = "feature"
 
     strip("chips", [Piece(tokenviews.name(setting, f), on=f == chosen) for f in features], take, "chips")
     if setting.graph is not None and chosen is not None:
@@ -160,7 +158,6 @@ def _take_firing() -> None:
         position, feature = points[0]["customdata"]
         tokenstate.choose_spot(int(position))
         tokenstate.show_feature(int(feature))
-        st.session_state["paint"] = "feature"
 
 
 def _losses(setting: Setting, reading: PromptReading) -> list[Exhibit]:

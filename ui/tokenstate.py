@@ -19,8 +19,10 @@ from ui.tokens import DEFAULT_TEXT, Setting
 
 Node = tuple[str, int]
 """("token", id) or ("feature", number)."""
-OWN = ("node", "text", "at", "shown")
+OWN = ("node", "text", "at", "shown", "paint")
 """Their names in the address."""
+PAINTS = {"group": "group", "loss": "loss", "entropy": "entropy", "feature": "a feature"}
+"""By what the text may be coloured, the default first, and how the page calls it."""
 TRAIL = 6
 """Nodes of the walk that are kept to go back to."""
 
@@ -124,6 +126,22 @@ def shown(setting: Setting) -> int | None:
 def show_feature(feature: int) -> None:
     """Colour the text by a feature."""
     state.put("shown", str(feature))
+    choose_paint("feature")
+
+
+def paint() -> str:
+    """By what the text is coloured, one of :data:`PAINTS`."""
+    held = state.held("paint", "")
+    return held if held in PAINTS else next(iter(PAINTS))
+
+
+def choose_paint(by: str) -> None:
+    """Colour the text by its groups, by a value, or by a feature; the control that shows it follows."""
+    st.session_state["paint_by"] = by
+    if by == next(iter(PAINTS)):
+        state.drop("paint")
+    else:
+        state.put("paint", by)
 
 
 def adopt() -> None:

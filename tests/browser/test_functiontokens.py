@@ -103,7 +103,7 @@ def test_the_readers_text_is_coloured_and_its_tokens_answer_to_a_click(page: Pag
     expect(tokens.nth(8)).to_have_attribute("aria-pressed", "true")
     page.locator(".st-key-chips button").first.click()
     waits_for(page, "shown", "")
-    assert query(page)["paint"] == "a feature"
+    assert query(page)["paint"] == "feature"
     for chart in ("firings", "losses"):
         expect(page.locator(f".st-key-{chart} .main-svg").first).to_be_attached()
     no_traceback(page)
