@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lens.backend.loading import LoadedModel
+from lens.backend.words import token_text
 from lens.errors import StatesUnusable
 
 CHUNK = 1024
@@ -122,5 +123,5 @@ def embedding_lens(loaded: LoadedModel, states: Float[Tensor, "n d"], k: int = 5
 def _words(loaded: LoadedModel, tops: Sequence[tuple[Tensor, Tensor]]) -> Words:
     scores = torch.cat([values for values, _ids in tops]).cpu().numpy()
     ids = torch.cat([ids for _values, ids in tops]).cpu().numpy()
-    text = {int(i): loaded.tokenizer.decode([int(i)]) for i in np.unique(ids)}
+    text = {int(i): token_text(loaded.tokenizer, int(i)) for i in np.unique(ids)}
     return Words(ids, scores, tuple(tuple(text[int(i)] for i in row) for row in ids))

@@ -6,6 +6,7 @@ never by searching for its text.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,31 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     """Ids of the tokens that are no text: those the tokenizer adds, and those marked special in its vocabulary."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return frozenset(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+
+
+def token_text(tokenizer: Any, token_id: int) -> str:
+    """A token as characters; one that holds only a part of a character as its bytes, ``<E4 B8>``.
+
+    Two such tokens would otherwise both read U+FFFD. The bytes are found in the two ways of writing them into a vocabulary:
+    the byte-level alphabet of GPT-2, and ``<0xE4>`` of SentencePiece's byte fallback.
+    """
+    text = tokenizer.decode([token_id])
+    if "\ufffd" not in text:
+        return text
+    piece = tokenizer.convert_ids_to_tokens(token_id)
+    if found := re.fullmatch(r"<0x([0-9A-F]{2})>", piece):
+        return f"<{found[1]}>"
+    alphabet = _byte_alphabet()
+    if all(char in alphabet for char in piece):
+        return "<" + " ".join(f"{alphabet[char]:02X}" for char in piece) + ">"
+    return text
+
+
+@functools.cache
+def _byte_alphabet() -> dict[str, int]:
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {char: byte for byte, char in bytes_to_unicode().items()}
 
 
 class Reader:

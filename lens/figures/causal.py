@@ -6,6 +6,7 @@ Foreign text passes :func:`lens.figures.theme.label`.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lens.figures.theme import CATEGORIES, FAINT, INK, PAPER, SCALE, label, new_figure
+
+CHARACTER, LINE = 9, 20
+"""Pixels: the mean width of a letter of an axis' title, and its lines' distance."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,19 @@ def effects(
     """
     names = [effect.name for effect in next(iter(measures.values()), ())]
     across = len(measures) or 1
+    titles = [textwrap.wrap(measure, max(12, round(0.75 * width / across / CHARACTER))) for measure in measures]
+    texts = ["<br>".join(map(label, title)) for title in titles]
+    deep = LINE * (max(map(len, titles), default=1) - 1)
     figure = new_figure(
-        width, 104 + row_height * max(len(names), 1),
-        margin={"l": 16, "r": 16, "t": 36, "b": 56}, legend={"orientation": "h", "y": 1, "yref": "container",
+        width, 104 + deep + row_height * max(len(names), 1),
+        margin={"l": 16, "r": 16, "t": 36, "b": 56 + deep}, legend={"orientation": "h", "y": 1, "yref": "container",
         "yanchor": "top", "x": 0},
     )  # fmt: skip
-    for number, (measure, rows) in enumerate(measures.items()):
+    for number, rows in enumerate(measures.values()):
         axis = "" if number == 0 else str(number + 1)
         ends = [number / across + (0.02 if number else 0), (number + 1) / across - (0.02 if number < across - 1 else 0)]
         figure.update_layout({
-            f"xaxis{axis}": {"domain": ends, "anchor": f"y{axis}", "title": {"text": label(measure, 90)}},
+            f"xaxis{axis}": {"domain": ends, "anchor": f"y{axis}", "title": {"text": texts[number]}},
             f"yaxis{axis}": {
                 "anchor": f"x{axis}", "range": [len(names) - 0.5, -0.5], "tickvals": list(range(len(names))),
                 "ticktext": [label(name) for name in names], "showticklabels": number == 0, "showgrid": False,

@@ -28,6 +28,7 @@ from lens.backend.encoding import Encoded, TokenMap
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import promoted_words
 from lens.backend.tracing import trace
+from lens.backend.words import token_text
 from lens.errors import CapabilityMissing, ControlsImpossible, PromptUnusable
 from lens.functiontokens.basis import Features
 from lens.functiontokens.prompt import groups_of
@@ -237,7 +238,7 @@ def steer(
         treated=treated,
         gains=gains,
         losses=losses,
-        watched=tuple(loaded.tokenizer.decode([i]) for i in ids),
+        watched=tuple(token_text(loaded.tokenizer, i) for i in ids),
         watched_before=watched_logprob(bench.unchanged, ids),
         watched_after=watched_logprob(after, ids),
         promoted=watch is None,
@@ -264,7 +265,7 @@ def next_changes(
 
     def listed(signed: Tensor) -> tuple[Change, ...]:
         best = [i for i in signed.topk(min(count, len(signed))).indices.tolist() if signed[i] > 0]
-        return tuple(Change(i, loaded.tokenizer.decode([i]), float(was[i]), float(now[i])) for i in best)
+        return tuple(Change(i, token_text(loaded.tokenizer, i), float(was[i]), float(now[i])) for i in best)
 
     return listed(change), listed(-change)
 

@@ -10,6 +10,7 @@ from lens.backend import readouts
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import check_states, embedding_lens, logit_lens, promoted_words
 from lens.backend.tracing import hidden_sites, trace
+from lens.backend.words import token_text
 from lens.errors import LayerMissing, StatesUnusable
 from tests.helpers import tiny_llama
 
@@ -102,7 +103,7 @@ def test_best_first_with_the_tokens_text(case):
         assert words.ids.shape == words.scores.shape == (case.length, 3)
         assert (np.diff(words.scores, axis=1) <= 0).all()
         for ids, tokens in zip(words.ids, words.tokens, strict=True):
-            assert list(tokens) == [case.loaded.tokenizer.decode([int(i)]) for i in ids]
+            assert list(tokens) == [token_text(case.loaded.tokenizer, int(i)) for i in ids]
 
 
 def test_a_leading_space_is_kept(llama: LoadedModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import ByT5Tokenizer
 
-from lens.backend.words import Reader, whole_word
+from lens.backend.words import Reader, token_text, whole_word
 from tests.helpers import tiny_tokenizer
 
 
@@ -71,3 +71,29 @@ def test_a_tokenizer_without_offsets_is_aligned() -> None:
 def test_long_sentences_are_cut_by_tokens() -> None:
     reader = Reader(tiny_tokenizer(bos=True), 8)
     assert len(reader(["A cat sat on the red mat. " * 50])[0].ids) == 8
+
+
+@pytest.mark.parametrize("text", ["北", "é", "🍎", "\x7f"])
+def test_tokens_of_a_part_of_a_character_are_named_by_their_bytes(text: str) -> None:
+    """The bytes of all tokens together are those of the character, by Python's own UTF-8."""
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    named = [token_text(tokenizer, i) for i in ids]
+    if len(ids) > 1:
+        assert bytes.fromhex("".join(name.strip("<>") for name in named)) == text.encode()
+    else:
+        assert named == [text]
+    assert [token_text(tokenizer, i) for i in tokenizer.encode(" cat")] == [
+        tokenizer.decode([i]) for i in tokenizer.encode(" cat")
+    ]
+
+
+def test_a_byte_of_sentencepiece_is_named_by_itself() -> None:
+    class Fallback:
+        def decode(self, ids: list[int]) -> str:
+            return "\ufffd"
+
+        def convert_ids_to_tokens(self, token_id: int) -> str:
+            return "<0xE4>"
+
+    assert token_text(Fallback(), 3) == "<E4>"

@@ -16,6 +16,7 @@ from lens.backend.hooks import Hook, attached
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import promoted_words
 from lens.backend.tracing import hidden_sites, trace
+from lens.backend.words import token_text
 from lens.errors import Cancelled, CapabilityMissing, ControlsImpossible, FeaturesMismatch, PromptUnusable
 from lens.functiontokens.features import SaeFeatures, open_features
 from lens.functiontokens.steering import (
@@ -106,9 +107,9 @@ def test_every_number_agrees_with_a_hand_made_run(model: LoadedModel, basis: Sae
     assert best.id == int(change.argmax()) and best.after - best.before == pytest.approx(
         float(change.max()), rel=1e-3, abs=1e-8
     )
-    assert worst.id == int(change.argmin()) and worst.token == model.tokenizer.decode([worst.id])
+    assert worst.id == int(change.argmin()) and worst.token == token_text(model.tokenizer, worst.id)
     ids = promoted(model, basis, [(3, 30.0)])
-    assert result.watched == tuple(model.tokenizer.decode([i]) for i in ids) and result.promoted
+    assert result.watched == tuple(token_text(model.tokenizer, i) for i in ids) and result.promoted
     assert result.watched_after == pytest.approx(float(treated[ids].logsumexp(0)), abs=1e-4)
     for control in result.controls:
         assert control.kl.shape == (3,) and (control.kl > 0).all()
