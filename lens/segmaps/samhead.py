@@ -30,7 +30,7 @@ from lens.errors import CapabilityMissing, SegmenterMissing
 from lens.segmaps.asking import seg_token
 from lens.segmaps.maps import similarities
 from lens.segmaps.points import PointRule, continuous, read_points, sam_coordinates
-from lens.segmaps.sam import Sam, open_sam
+from lens.segmaps.sam import Sam, Seen, look, open_sam
 
 HEAD = "mask_head"
 """The folder beside a model's weights: SAM as transformers has it, the projection, and :data:`SETTINGS`."""
@@ -51,7 +51,9 @@ class _Parts:
 
 
 _PARTS: BoundedCache[_Parts] = BoundedCache(4 << 30, lambda parts: parts.nbytes)
-_SEEN: BoundedCache[Tensor] = BoundedCache(64 << 20, lambda seen: seen.numel() * seen.element_size())
+_SEEN: BoundedCache[Seen] = BoundedCache(
+    64 << 20, lambda seen: seen.embeddings.numel() * seen.embeddings.element_size()
+)
 """SAM's view of a picture, 4 MB each: the costly half of a mask, and the same for every prompt."""
 
 
@@ -82,17 +84,11 @@ class SamHead:
         if picture is None:
             raise CapabilityMissing("There is no picture here to find masks in; give one along with the prompt.")
         parts = _PARTS.get((self.folder, self.device), lambda: _open(self.folder, self.device))
-        side = int(parts.sam.model.config.vision_config.image_size)
-        if min(_reshaped((picture.height, picture.width), side)) < 1:
-            raise CapabilityMissing(
-                f"The picture is {picture.width} x {picture.height} pixels, of which nothing is left on one side when SAM "
-                f"shrinks it to {side}; choose one that is less long."
-            )
-        seen = _SEEN.get((self.folder, self.device, picture.digest), lambda: _look(parts.sam, picture, self.device))
+        seen = _SEEN.get((self.folder, self.device, picture.digest), lambda: look(parts.sam, picture))
         rows = [position - (self.rule == "p-1") for position in positions]
         return np.concatenate([self._mask(parts, seen, trace, row, picture) for row in rows])
 
-    def _mask(self, parts: _Parts, seen: Tensor, trace: Trace, row: int, picture: Picture) -> np.ndarray:
+    def _mask(self, parts: _Parts, seen: Seen, trace: Trace, row: int, picture: Picture) -> np.ndarray:
         """[1, h, w]; ``row``: the position whose state is read."""
         model: Any = parts.sam.model
         processor: Any = parts.sam.processor
@@ -101,15 +97,14 @@ class SamHead:
         coordinates, labels = self._points(trace, state, picture, model.config.vision_config.image_size)
         sparse, dense = model.prompt_encoder(coordinates, labels, None, None)
         logits, _ = model.mask_decoder(
-            image_embeddings=seen,
+            image_embeddings=seen.embeddings,
             image_positional_embeddings=model.get_image_wide_positional_embeddings(),
             sparse_prompt_embeddings=prompt if sparse is None else torch.cat([sparse, prompt], dim=2),
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
-        size = (picture.height, picture.width)
-        reshaped = _reshaped(size, model.config.vision_config.image_size)
-        return processor.post_process_masks(logits.cpu(), [size], [reshaped], binarize=False)[0][0].numpy()
+        size, inner = seen.size[::-1], seen.inner[::-1]
+        return processor.post_process_masks(logits.cpu(), [size], [inner], binarize=False)[0][0].numpy()
 
     def _points(
         self, trace: Trace, state: Tensor, picture: Picture, side: int
@@ -165,15 +160,3 @@ def _open(folder: Path, device: torch.device) -> _Parts:
             "checkpoint again."
         ) from error
     return _Parts(sam, projection.eval().requires_grad_(False).to(device))
-
-
-def _look(sam: Sam, picture: Picture, device: torch.device) -> Tensor:
-    processor: Any = sam.processor
-    pixels = processor(images=picture.image, return_tensors="pt")["pixel_values"]
-    return sam.model.get_image_embeddings(pixels.to(device, torch.float32))
-
-
-def _reshaped(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) of the picture in SAM's input, its longer side being ``side``."""
-    scale = side / max(size)
-    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
