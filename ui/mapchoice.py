@@ -42,7 +42,7 @@ def ask(question: Question) -> None:
         have = f"{', '.join(others)} and {last}" if others else last
         st.caption(
             f"{name} has no <SEG> token (models that have one: {have}). Here a map starts from a token of the text, at "
-            "first the last word of the answer, from a typed word or from a patch."
+            "first what the answer names, from a typed word or from a patch."
         )
         return
     place, switch = st.columns([4, 5], vertical_alignment="bottom", gap="medium")

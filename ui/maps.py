@@ -24,6 +24,7 @@ from lens.segmaps.masks import MaskHead, Raster, head_rasters, open_head
 from lens.segmaps.points import Point, PointRule
 from lens.segmaps.reading import MapReading, read_map
 from lens.segmaps.scores import LayerScores, score_layers
+from lens.segmaps.words import named_token
 from ui import mapstate, state
 from ui.mapstate import OwnMask
 from ui.state import Reader
@@ -157,12 +158,13 @@ def the_query(question: Question, kind: str, rule: str | None) -> Query:
 
 
 def default_token(asked: Asked) -> int:
-    """The token that a map starts from where nothing was chosen: the end of the answer's last word, or of the prompt's
-    where the model says nothing. Short captions end with what they name."""
+    """The token that a map starts from where nothing was chosen: what the answer names first, or the prompt where the model
+    says nothing."""
     for span in reversed(mapstate.spans(asked).values()):
-        words = [at for at in span if asked.token_map.kinds[at] == "text" and _has_letter(asked.token_map.texts[at])]
-        if words:
-            return words[-1]
+        words = [at for at in span if asked.token_map.kinds[at] == "text"]
+        named = named_token([asked.token_map.texts[at] for at in words])
+        if named is not None:
+            return words[named]
     return len(asked.token_map) - 1
 
 
@@ -269,10 +271,6 @@ def _heads(
 ) -> tuple[Raster, ...]:
     assert _question.head is not None
     return head_rasters(_question.head, _question.asked.trace, _found, positions)
-
-
-def _has_letter(text: str) -> bool:
-    return any(character.isalpha() for character in text)
 
 
 def _query_key(query: Query) -> tuple[Hashable, ...]:

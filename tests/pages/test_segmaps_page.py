@@ -67,7 +67,7 @@ def test_an_answer_without_seg_is_explained_and_can_be_put_into_its_mouth(opened
     page = opened(model="tiny-seg", prompt="Segment the dog.")
     (info,) = page.info
     assert "holds no <SEG>" in info.value and "No dog is there." in texts(page)
-    assert title(page).startswith("“e” of “there” at p, dot")
+    assert title(page).startswith("“g” of “dog” at p, dot")
     page.toggle(key="forced_box").set_value(True).run()
     assert title(page).startswith("&lt;SEG&gt; at p, dot") and not page.info
     assert page.query_params["forced"] == "yes"
