@@ -40,7 +40,7 @@ def named_token(texts: Sequence[str]) -> int | None:
     """The index of the token that ends the first noun phrase of a text, ``None`` for a text without letters.
 
     A rule of thumb for English: opening words (:data:`BEFORE`, "a picture of") are passed over, and the phrase ends before a
-    mark, a word of :data:`AFTER` or a later word in "-ing". "A banana of that family" gives "banana". ``texts`` are its tokens.
+    mark, a word of :data:`AFTER` or a later word in "-ing": "A banana of that family" gives "banana". ``texts``: its tokens.
     """
     text = "".join(texts)
     before, after, about = (frozenset(words.split()) for words in (BEFORE, AFTER, ABOUT))
