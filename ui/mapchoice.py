@@ -10,7 +10,7 @@ import streamlit as st
 
 from lens.backend.maskfiles import mask_coco, mask_png, mask_runs
 from lens.export import file_name
-from lens.segmaps.asking import TOKEN_RULES, Asked
+from lens.segmaps.asking import PROMPT, TOKEN_RULES, Asked
 from lens.segmaps.maps import SCALES, SIMILARITIES
 from lens.segmaps.masks import QUANTILE
 from lens.segmaps.points import READ_7B, PointRule
@@ -38,12 +38,19 @@ def ask(question: Question) -> None:
     """Which model has <SEG>; of one that has, what it is to segment, and why there is no map of <SEG> if there is none."""
     asked, name = question.asked, question.reader.spec.name
     if asked.seg is None:
-        *others, last = maps.with_seg() or ["none of this catalog yet"]
-        have = f"{', '.join(others)} and {last}" if others else last
-        st.caption(
+        able = maps.with_seg()
+        have = " and ".join(filter(None, [", ".join(able[:-1]), *able[-1:]])) or "none of this catalog yet"
+        said, switch = st.columns([3, 1], vertical_alignment="center", gap="medium")
+        said.caption(
             f"{name} has no <SEG> token (models that have one: {have}). Here a map starts from a token of the text, at "
             "first what the answer names, from a typed word or from a patch."
         )
+        if able:
+            thing = maps.word_at(asked, maps.default_token(asked))
+            switch.button(
+                f"Segment the {thing} with {able[0]}", key="to-seg", on_click=_turn_to, args=(able[0], thing),
+                icon=":material/content_cut:", width="stretch",
+            )  # fmt: skip
         return
     place, switch = st.columns([4, 5], vertical_alignment="bottom", gap="medium")
     st.session_state["thing"] = maps.segment_word(question)
@@ -65,9 +72,18 @@ def ask(question: Question) -> None:
 
 def _take_thing(prompt: str) -> None:
     if thing := st.session_state["thing"].strip():
-        state.choose_prompt(prompt.replace("{}", thing))
-        st.session_state["prompt_box"] = state.prompt()
-        mapstate.follow_prompt()
+        _ask_for(prompt, thing)
+
+
+def _turn_to(model: str, thing: str) -> None:
+    st.session_state["model"] = model
+    _ask_for(PROMPT, thing)
+
+
+def _ask_for(prompt: str, thing: str) -> None:
+    state.choose_prompt(prompt.replace("{}", thing))
+    st.session_state["prompt_box"] = state.prompt()
+    mapstate.follow_prompt()
 
 
 def query(question: Question) -> tuple[str, str | None]:

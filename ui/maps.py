@@ -174,11 +174,16 @@ def asked_word(question: Question, query: Query) -> str:
     if query.kind == "word":
         return query.text
     if query.kind == "token" and query.position is not None:
-        texts = question.asked.token_map.texts
-        start = sum(map(len, texts[: query.position]))
-        text = "".join(texts)
-        return text[slice(*whole_word(text, start, start + len(texts[query.position])))].strip()
+        return word_at(question.asked, query.position)
     return segment_word(question)
+
+
+def word_at(asked: Asked, position: int) -> str:
+    """A token with the letters around it."""
+    texts = asked.token_map.texts
+    start = sum(map(len, texts[:position]))
+    text = "".join(texts)
+    return text[slice(*whole_word(text, start, start + len(texts[position])))].strip()
 
 
 def segment_word(question: Question) -> str:

@@ -23,6 +23,16 @@ def test_without_seg_the_answers_last_word_is_the_query_and_this_is_said(opened:
     assert title(page).startswith("“mat” at p, centred · layer 2 · tiny-plain · image ") and len(values(page)) == 36
 
 
+def test_a_model_with_seg_is_one_click_away(opened: Open):
+    says("tiny-plain", "What is it?", "A red mat.")
+    says("tiny-head", "Segment the mat.", "It is <SEG>.")
+    page = opened(model="tiny-plain", prompt="What is it?")
+    assert page.button(key="to-seg").label == "Segment the mat with tiny-head"
+    page.button(key="to-seg").click().run()
+    assert title(page).startswith("&lt;SEG&gt; at p, dot · layer 4 · tiny-head")
+    assert page.query_params["prompt"] == "Segment the mat." and page.query_params["model"] == "tiny-head"
+
+
 def test_the_state_in_the_address_is_what_is_drawn(opened: Open):
     says("tiny-plain", "And this?", "Two dogs.")
     address = {"model": "tiny-plain", "prompt": "And this?", "layer": "4", "similarity": "dot", "scale": "z-score"}
