@@ -96,7 +96,8 @@ class SegTrainer:
         self.settings, self.folder = settings, folder
         self.rows = list(range(min(len(cache), settings.scenes)))
         self.head = MaskHead()
-        self.similar = nn.Linear(1, 1)  # similarity, standardised over the picture, as a logit
+        self.similar = nn.Linear(1, 1)  # similarity, standardised over the picture, as a logit; see :meth:`similarity`
+        nn.init.ones_(self.similar.weight)
         self.phase, self.step = 0, 0
         self.optimiser = self._optimiser()
 
@@ -241,8 +242,12 @@ class SegTrainer:
         return sums
 
     def similarity(self, said: Tensor, seen: Tensor) -> Tensor:
-        """The plain dot products of states [k, width] with visual tokens [cells, width] as logits, [k, rows, cols]."""
-        return self.similar(standard(said @ seen.T)[..., None])[..., 0].unflatten(1, (GRID, GRID))
+        """The plain dot products of states [k, width] with visual tokens [cells, width] as logits, [k, rows, cols].
+
+        The factor's absolute value is taken: with a negative one the map would be trained to be dark where the object is.
+        """
+        logits = functional.linear(standard(said @ seen.T)[..., None], self.similar.weight.abs(), self.similar.bias)
+        return logits[..., 0].unflatten(1, (GRID, GRID))
 
     def draw(self, rng: random.Random, count: int) -> Batch:
         """Some scenes, all mirrored or none."""

@@ -154,6 +154,11 @@ def test_the_similarity_that_is_trained_is_the_one_the_page_maps(
     expected = similarities(said[0], seen, "dot")
     assert np.corrcoef(got[0].numpy(), expected)[0, 1] > 1 - 1e-6
     assert got[0].std(correction=0) == pytest.approx(3.0, rel=1e-3)
+    with torch.no_grad():
+        trainer.similar.weight.fill_(-3.0)
+        torch.testing.assert_close(
+            trainer.similarity(said, seen).flatten(1), got, msg="the map is never trained upside down"
+        )
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tower: EfficientNetLite, cache: Cache, tmp_path: Path) -> None:

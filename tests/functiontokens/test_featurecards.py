@@ -10,6 +10,7 @@ import torch
 
 from lens.backend.corpus import Corpus
 from lens.backend.loading import LoadedModel
+from lens.backend.words import token_text
 from lens.errors import FeaturesMismatch
 from lens.functiontokens.build import build_graph
 from lens.functiontokens.featurecards import directions, feature_card, feature_words, similar_features
@@ -32,8 +33,8 @@ def test_words_are_those_of_the_unembedded_direction(model: LoadedModel):
     common = weight.mean(0) / weight.mean(0).norm()
     logits = weight @ (state - (state @ common) * common)  # what rare words share is left out
     best, worst = logits.topk(6), (-logits).topk(6)
-    assert [word for word, _ in found.promoted] == [model.tokenizer.decode([i]) for i in best.indices]
-    assert [word for word, _ in found.suppressed] == [model.tokenizer.decode([i]) for i in worst.indices]
+    assert [word for word, _ in found.promoted] == [token_text(model.tokenizer, int(i)) for i in best.indices]
+    assert [word for word, _ in found.suppressed] == [token_text(model.tokenizer, int(i)) for i in worst.indices]
     assert [score for _, score in found.promoted] == pytest.approx(best.values.tolist(), rel=1e-4)
     assert [score for _, score in found.suppressed] == pytest.approx((-worst.values).tolist(), rel=1e-4)
 
