@@ -345,7 +345,9 @@ def test_as_a_process_stderr_is_silent_and_the_locale_does_not_matter(place: Pla
     done = subprocess.run(command, cwd=project_root(), capture_output=True, env=environment)
     assert (done.returncode, done.stderr) == (0, b"")
     found = {word["token"] for word in json.loads(done.stdout.decode("utf-8"))["patches"][0]["neighbours"]}
-    assert any(word.startswith("<") and word.endswith(">") for word in found), "bytes that are no whole character"
+    assert any(re.fullmatch(r"<[0-9A-F]{2}( [0-9A-F]{2})*>", word) for word in found), (
+        "bytes that are no whole character"
+    )
 
 
 def test_ctrl_c_during_a_build_says_how_to_go_on(place: Place, tmp_path: Path) -> None:
