@@ -45,10 +45,10 @@ def ask(question: Question) -> None:
             f"{name} has no <SEG> token (models that have one: {have}). Here a map starts from a token of the text, at "
             "first what the answer names, from a typed word or from a patch."
         )
-        if able:
+        if ready := maps.with_seg_on_disk():
             thing = maps.word_at(asked, maps.default_token(asked))
             switch.button(
-                f"Segment the {thing} with {able[0]}", key="to-seg", on_click=_turn_to, args=(able[0], thing),
+                f"Segment the {thing} with {ready[0]}", key="to-seg", on_click=_turn_to, args=(ready[0], thing),
                 icon=":material/content_cut:", width="stretch",
             )  # fmt: skip
         return

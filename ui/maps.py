@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import streamlit as st
 
-from lens.backend.catalog import ModelSpec, catalog
+from lens.backend.catalog import ModelSpec, catalog, on_disk
 from lens.backend.encoding import encode, visual_grid
 from lens.backend.loading import LoadedModel
 from lens.backend.maskfiles import Mask
@@ -142,6 +142,12 @@ def open_question(spec: ModelSpec, loaded: LoadedModel) -> Question:
 def with_seg() -> list[str]:
     """Names of the catalog's models that have <SEG> and a mask head."""
     return [name for name, spec in catalog().items() if spec.mask_head]
+
+
+def with_seg_on_disk() -> list[str]:
+    """Those of :func:`with_seg` that a click opens without fetching gigabytes first."""
+    rows = catalog()
+    return [name for name in with_seg() if on_disk(rows[name])]
 
 
 def the_query(question: Question, kind: str, rule: str | None) -> Query:

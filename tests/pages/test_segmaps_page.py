@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,16 @@ def test_a_model_with_seg_is_one_click_away(opened: Open):
     page.button(key="to-seg").click().run()
     assert title(page).startswith("&lt;SEG&gt; at p, dot · layer 4 · tiny-head")
     assert page.query_params["prompt"] == "Segment the mat." and page.query_params["model"] == "tiny-head"
+
+
+def test_no_click_begins_to_fetch_a_model(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    rows = catalog.catalog()
+    rows["tiny-head"] = replace(rows["tiny-head"], source="nobody/nothing-of-this-name")
+    monkeypatch.setattr("ui.maps.catalog", lambda: rows)
+    says("tiny-plain", "What is it?", "A red mat.")
+    page = opened(model="tiny-plain", prompt="What is it?")
+    assert "models that have one: tiny-head" in texts(page)
+    assert not [button for button in page.button if button.key == "to-seg"]
 
 
 def test_the_state_in_the_address_is_what_is_drawn(opened: Open):
