@@ -6,11 +6,13 @@ import numpy as np
 import streamlit as st
 
 from lens.backend.encoding import visual_grid
-from lens.figures.latentlens import Profile, layer_profile, patch_picture, word_grid
+from lens.figures.latentlens import patch_picture, word_grid
 from lens.latentlens.index import Index
-from lens.latentlens.reading import SCORES, Reading, default_layer, rows_of, score
+from lens.latentlens.reading import Reading, default_layer, rows_of, score
 from ui import cards, export, navigation, readings, sidebar, state
 from ui.export import Exhibit
+from ui.neighboursections import SECTIONS
+from ui.readings import UNITS, View
 from ui.state import Reader
 
 OVERLAYS = {"similarity": "Heat map", "words": "Words", "none": "Picture"}
@@ -43,10 +45,14 @@ def explore(reader: Reader, index: Index | None) -> None:
         columns = st.columns([3 if name == "latent" else 2 for name in nearest], gap="medium")
         for column, (name, found) in zip(columns, nearest.items(), strict=True):
             column.html(cards.lens_column(name, found))
-    st.markdown(f"**Patch {row}, {col} through the layers**")
-    layers = layers_exhibit(reader, index, (row, col), layer)
-    export.show(layers)
-    export.draw([picture, layers])
+    names = {name: title for name, (title, _draw) in SECTIONS.items()}
+    section = st.segmented_control(
+        "More", list(names), default="layers", key="part", format_func=names.get, required=True, bind="query-params"
+    )
+    with st.container(key=f"section-{section}"):
+        exhibits = SECTIONS[section][1](View(reader, index, layer, lens, (row, col)))
+    export.draw([picture, *exhibits])
+    state.remember()
 
 
 def choose(reader: Reader, index: Index | None) -> tuple[int, str, str]:
@@ -102,29 +108,6 @@ def picture_exhibit(
     return Exhibit("picture", title, figure, lambda: rows_of(reading), facts)
 
 
-def layers_exhibit(reader: Reader, index: Index | None, patch: tuple[int, int], layer: int) -> Exhibit:
-    """One patch's best word at every layer, a row a lens."""
-    best = readings.through_layers(reader, index, patch).best
-    facts = {**export.provenance(reader, index, "all", "all"), "patch (row, column)": f"{patch[0]}, {patch[1]}"}
-    profiles = [
-        Profile(
-            cards.TITLES[lens],
-            tuple(range(len(entries))),
-            tuple(score(entry) for entry in entries),
-            tuple(entry.word for entry in entries),
-            UNITS[lens],
-        )
-        for lens, entries in best.items()
-    ]
-    rows = [
-        {"lens": lens, "layer": at, "word": entry.word, "token": entry.token, SCORES[lens]: score(entry)}
-        for lens, entries in best.items()
-        for at, entry in enumerate(entries)
-    ]
-    title = f"Patch {patch[0]}, {patch[1]}: the nearest word at every layer"
-    return Exhibit("layers", title, layer_profile(profiles, selected_layer=layer, width=1160), lambda: rows, facts)
-
-
 def take_click() -> None:
     """A click on the picture chooses that patch; an emptied selection changes nothing."""
     points = st.session_state["picture"]["selection"]["points"]
@@ -132,8 +115,6 @@ def take_click() -> None:
         row, col = points[0]["customdata"]
         state.choose_patch(int(row), int(col))
 
-
-UNITS = {lens: "logit" if name == "logit" else "cosine" for lens, name in SCORES.items()}
 
 navigation.enter()
 st.markdown("### LatentLens")

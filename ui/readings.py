@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import streamlit as st
 
 from lens.errors import LensError
 from lens.latentlens.index import Index, find_index, index_folders, open_index
-from lens.latentlens.reading import LENSES, PatchReading, Reading, read
+from lens.latentlens.reading import LENSES, SCORES, PatchReading, Reading, read
 from lens.latentlens.trajectory import Trajectory, trajectory
 from ui import state
 from ui.state import Reader
 
 K = 5
+UNITS = {lens: "logit" if name == "logit" else "cosine" for lens, name in SCORES.items()}
+"""What each lens's score is called on a figure."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What the LatentLens page shows: the reader's model and picture, and what was chosen to look at.
+
+    Attributes:
+        index: ``None`` where the model has none.
+        layer: of the visual tokens.
+        lens: the one drawn over the picture, see :data:`lens.latentlens.reading.LENSES`.
+        patch: (row, col).
+    """
+
+    reader: Reader
+    index: Index | None
+    layer: int
+    lens: str
+    patch: tuple[int, int]
 
 
 def choose_index(reader: Reader) -> Index | None:
