@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lens.commands import check, convert, embedlens, functiontokens, index, latentlens, segmap
+from lens.commands import check, convert, embedlens, functiontokens, index, latentlens, latentnull, segmap
 from lens.commands.terminal import printable, progress
 from lens.errors import LensError
 
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add(commands)
     index.add(commands)
     latentlens.add(commands)
+    latentnull.add(commands)
     embedlens.add(commands)
     functiontokens.add(commands)
     segmap.add(commands)

@@ -7,6 +7,8 @@ notice every flipped byte, so no file is parsed before its SHA-256 was found rig
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,7 +19,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.numpy import load_file
 
 from lens.backend import folders
@@ -67,6 +69,12 @@ class Index:
         return sum(record.bytes for record in self.manifest.files.values())
 
     @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the checksums of all files: names the content, for what is computed from it."""
+        files = {name: record.sha256 for name, record in self.manifest.files.items()}
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
     def contexts(self) -> pa.Table:
         """One row a context, columns as in ``CONTEXT_SCHEMA`` of :mod:`lens.latentlens.plan`."""
         return pq.read_table(self.path / form.CONTEXTS, memory_map=True)
@@ -90,6 +98,10 @@ class Index:
     def vectors(self, layer: int) -> Float[np.ndarray, "rows d"]:
         """The layer's unit vectors in the model's own basis, as far as the file's quantisation preserves them."""
         return unrotate(self.faiss[self.check_layer(layer)].reconstruct_n(0, self.rows))
+
+    def taken(self, layer: int, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
+        """As :meth:`vectors`, of chosen rows."""
+        return unrotate(self.faiss[self.check_layer(layer)].reconstruct_batch(np.asarray(rows, np.int64)))
 
     def check_layer(self, layer: int) -> int:
         """``layer`` itself if it is stored, else :class:`LayerMissing`."""

@@ -94,10 +94,13 @@ def read(
     patches: Sequence[tuple[int, int]] | None = None,
     lenses: Sequence[str] = LENSES,
     k: int = 5,
+    similarity: str = "raw",
+    reference: Float[np.ndarray, "m d"] | None = None,
 ) -> Reading:
     """The ``k`` nearest neighbours of ``patches`` (row, col), all of them by default, by each of ``lenses``.
 
-    All patches go through one search, in the order given, doubles left out.
+    All patches go through one search, in the order given, doubles left out. ``similarity`` (and ``reference``, visual
+    tokens of other pictures) are of the latent lens, see :func:`lens.latentlens.search.search`.
 
     Raises:
         LayerMissing: a layer that the model hasn't.
@@ -112,7 +115,8 @@ def read(
     cells = list(dict.fromkeys(grid.region(0, 0, grid.rows - 1, grid.cols - 1) if patches is None else patches))
     states = trace.hidden(layer)[[grid.position(row, col) for row, col in cells]]
     names = tuple(dict.fromkeys(lenses))
-    found = {name: _neighbours(name, loaded, index, states, layer, k) for name in names}
+    options = (similarity, reference)
+    found = {name: nearest(name, loaded, index, states, layer, k, *options) for name in names}
     boxes = grid.boxes.tolist()
     return Reading(
         model=loaded.name,
@@ -179,8 +183,15 @@ def _entry(lens: str, found: Neighbour | VocabularyWord) -> dict:
     return entry
 
 
-def _neighbours(
-    lens: str, loaded: LoadedModel, index: Index | None, states: Float[Tensor, "n d"], layer: int, k: int
+def nearest(
+    lens: str,
+    loaded: LoadedModel,
+    index: Index | None,
+    states: Float[Tensor, "n d"],
+    layer: int,
+    k: int,
+    similarity: str = "raw",
+    reference: Float[np.ndarray, "m d"] | None = None,
 ) -> Sequence[tuple[Neighbour, ...]] | Sequence[tuple[VocabularyWord, ...]]:
     """One tuple per state by one lens."""
     if not len(states):
@@ -192,7 +203,7 @@ def _neighbours(
                 "with `python -m lens index build`, or choose the logit or embedding lens."
             )
         check_model(index.name, index.manifest, loaded)
-        return search(index, states.float().numpy(), k).rows
+        return search(index, states.float().numpy(), k, None, similarity, reference).rows
     k = min(k, loaded.anatomy.vocab_size)
     if lens == "logit":
         return vocabulary(logit_lens(loaded, states, layer, k))

@@ -27,9 +27,14 @@ class Trajectory:
 
 
 def trajectory(
-    loaded: LoadedModel, trace: Trace, index: Index | None, patch: tuple[int, int], lenses: Sequence[str] = LENSES
+    loaded: LoadedModel,
+    trace: Trace,
+    index: Index | None,
+    patch: tuple[int, int],
+    lenses: Sequence[str] = LENSES,
+    similarity: str = "raw",
 ) -> Trajectory:
-    """Read one patch (row, col) at every layer; one search and two readouts, no forward.
+    """Read one patch (row, col) at every layer; one search (by any ``similarity`` but CSLS) and two readouts, no forward.
 
     Raises:
         PatchOutsideGrid: no such patch.
@@ -46,7 +51,7 @@ def trajectory(
                 raise IndexMissing(
                     "LatentLens needs an index of a text corpus, but none was given; build or choose one."
                 )
-            best[lens] = tuple(row[0] for row in search(index, states.float().numpy(), 1).rows)
+            best[lens] = tuple(row[0] for row in search(index, states.float().numpy(), 1, None, similarity).rows)
         elif lens == "logit":
             # Only at layer N is the final norm applied already; 0 stands for every layer before it.
             before, after = logit_lens(loaded, states[:depth], 0, 1), logit_lens(loaded, states[depth:], depth, 1)

@@ -11,21 +11,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from lens.backend.answered import with_answer
 from lens.backend.encoding import Encoded, TokenMap, encode, visual_grid
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.backend.store import STORE
-from lens.backend.tracing import Trace, hidden_sites, text_states
+from lens.backend.tracing import Trace, hidden_sites
+from lens.backend.typed import typed_states
 from lens.errors import QueryMissing
 from lens.segmaps.maps import Query
 
 TOKEN_RULES = ("p-1", "p")
 PROMPT = "Segment the {}."
-CARRIER = "This is a picture of a"
-"""What a typed word stands behind when it is read by itself: the first positions of a text hold sinks, not words."""
 
 
 @dataclass(frozen=True)
@@ -197,19 +194,11 @@ def patch_query(asked: Asked, row: int, col: int) -> Query:
 
 
 def word_query(loaded: LoadedModel, word: str) -> Query:
-    """A typed word by itself, behind :data:`CARRIER` and without the picture: the mean of its tokens' states at each layer.
+    """A typed word by itself, behind a carrier phrase and without the picture: the mean of its tokens' states at each layer.
     One short pass of text. :class:`QueryMissing` for a word of no tokens or too many."""
-    tokenizer = loaded.tokenizer
-    before = tokenizer(CARRIER)["input_ids"]
-    ids = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"] if word.strip() else []
-    if not ids or len(before) + len(ids) > min(64, loaded.anatomy.context):
-        raise QueryMissing(f"{word[:60]!r} is no word of one to some tokens; type the name of a thing, such as cat.")
-    # A tokenizer may end its texts with a token of its own.
-    before = before[:-1] if before[-1] in tokenizer.all_special_ids and len(before) > 1 else before
-    tokens = torch.tensor([[*before, *ids]])
     layers = range(loaded.anatomy.depth + 1)
-    states = text_states(loaded, tokens, torch.ones_like(tokens), layers)
-    return Query("word", word.strip(), {i: states[i][0, len(before) :].float().mean(0).cpu() for i in layers})
+    states = typed_states(loaded, [word], layers)[0]
+    return Query("word", word.strip(), {layer: states[layer].mean(0) for layer in layers})
 
 
 def mean_text_query(asked: Asked) -> Query:

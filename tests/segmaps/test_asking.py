@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lens.backend.loading import LoadedModel
+from lens.backend.typed import CARRIER
 from lens.errors import PatchOutsideGrid, PromptUnusable, QueryMissing
 from lens.segmaps.asking import (
-    CARRIER,
     Asked,
     ask,
     find_word,
