@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from html import escape
 
+from lens.backend.bench import Run
+from lens.backend.controlled import CausalResult
 from lens.embedlens.anchors import Anchors
-from lens.embedlens.causal import CausalResult, NormSweep, Run
+from lens.embedlens.causal import NormSweep
 from lens.embedlens.causal_folder import FolderEffect
 from lens.embedlens.path import Step
 from lens.embedlens.persistence import Persistence

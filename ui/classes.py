@@ -12,6 +12,7 @@ import numpy as np
 import streamlit as st
 
 from lens.backend.attention import attention_received
+from lens.backend.controlled import CausalResult
 from lens.backend.encoding import visual_grid
 from lens.backend.images import Picture, open_picture
 from lens.backend.store import STORE, BoundedCache
@@ -257,10 +258,10 @@ def positions(reader: Reader, classes: TokenClasses, name: str) -> list[int]:
 
 def prune_work(
     reader: Reader, classes: TokenClasses, kinds: Sequence[str], spatial: bool
-) -> Callable[[Report], dict[str, causal.CausalResult]]:
+) -> Callable[[Report], dict[str, CausalResult]]:
     """Prune each of some classes, beside 20 controls of equal size."""
 
-    def work(report: Report) -> dict[str, causal.CausalResult]:
+    def work(report: Report) -> dict[str, CausalResult]:
         answer = STORE.answer(reader.loaded, reader.encoded)
         return {
             kind: causal.prune(
@@ -275,10 +276,10 @@ def prune_work(
 
 def skip_work(
     reader: Reader, classes: TokenClasses, kind: str, blocks: range, sublayers: Sequence[str]
-) -> Callable[[Report], dict[str, causal.CausalResult]]:
+) -> Callable[[Report], dict[str, CausalResult]]:
     """Skip sublayers for the tokens of a class, beside 20 controls."""
 
-    def work(report: Report) -> dict[str, causal.CausalResult]:
+    def work(report: Report) -> dict[str, CausalResult]:
         answer = STORE.answer(reader.loaded, reader.encoded)
         chosen = positions(reader, classes, kind)
         found = causal.skip_sublayers(
@@ -289,10 +290,10 @@ def skip_work(
     return work
 
 
-def inject_work(reader: Reader, layer: int) -> Callable[[Report], dict[str, causal.CausalResult]]:
+def inject_work(reader: Reader, layer: int) -> Callable[[Report], dict[str, CausalResult]]:
     """Let the visual tokens enter before block ``layer``."""
 
-    def work(report: Report) -> dict[str, causal.CausalResult]:
+    def work(report: Report) -> dict[str, CausalResult]:
         report(0, 1, "Two runs")
         answer = STORE.answer(reader.loaded, reader.encoded)
         return {"all": causal.inject(reader.loaded, reader.encoded, layer, answer)}

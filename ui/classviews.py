@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lens.backend.controlled import CausalResult
 from lens.backend.encoding import visual_grid
 from lens.embedlens import agreement, causal, layers
 from lens.embedlens.anchors import Anchors
@@ -221,14 +222,12 @@ def cross(reader: Reader, anchors: Anchors, rule: Rule, found: CrossImage, name:
     return Exhibit("cross", f"Tokens of class {name} across pictures", figure, lambda: rows, source)
 
 
-def effect(
-    reader: Reader, anchors: Anchors, rule: Rule, name: str, results: Mapping[str, causal.CausalResult]
-) -> Exhibit:
+def effect(reader: Reader, anchors: Anchors, rule: Rule, name: str, results: Mapping[str, CausalResult]) -> Exhibit:
     """Treated runs, by the class that was treated, beside the spread of their controls."""
     found = list(results.values())
     titles = {id(one): f"{kind}: {one.treatment}" for kind, one in results.items()}
 
-    def of(result: causal.CausalResult, measure: str) -> Effect:
+    def of(result: CausalResult, measure: str) -> Effect:
         base = getattr(result.base, measure)
         controls = [] if result.controls is None else getattr(result.controls, measure) - base
         return Effect(titles[id(result)], getattr(result.treated, measure) - base, list(controls))
@@ -277,7 +276,7 @@ MEASURES = {
 }
 
 
-def _runs(one: causal.CausalResult) -> list[tuple[str, str, float, float]]:
+def _runs(one: CausalResult) -> list[tuple[str, str, float, float]]:
     runs = [("unchanged", one.base), ("treated", one.treated)]
     table = [(kind, run.answer, run.logprob, run.kl) for kind, run in runs]
     if one.controls is not None:

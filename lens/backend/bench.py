@@ -10,9 +10,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from lens.backend.answers import Answer, Score, generate, score
-from lens.backend.encoding import Encoded
+from lens.backend.encoding import Encoded, token_text
 from lens.backend.loading import LoadedModel
+
+SHOWN = 12
+"""Next tokens listed as gains and as losses."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,16 @@ class Run:
     answer: str
     logprob: float
     kl: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """How likely one next token is before and after, as probabilities."""
+
+    id: int
+    token: str
+    before: float
+    after: float
 
 
 class Bench:
@@ -46,10 +61,14 @@ class Bench:
 
     def run(self, treatment: AbstractContextManager[Any]) -> Run:
         """Answer and scores of the treated model."""
+        return self.run_scored(treatment)[0]
+
+    def run_scored(self, treatment: AbstractContextManager[Any]) -> tuple[Run, Score]:
+        """As :meth:`run`, with the score that it was made of, which has the next token's distribution."""
         with treatment:
             answer = generate(self.loaded, self.encoded, self.max_new_tokens)
             found = score(self.loaded, self.encoded, self.answer)
-        return Run(answer.text, found.logprob, divergence(self.unchanged, found))
+        return Run(answer.text, found.logprob, divergence(self.unchanged, found)), found
 
     def score(self, treatment: AbstractContextManager[Any]) -> Score:
         """How the treated model scores the unchanged answer, and its next token: one forward."""
@@ -66,3 +85,17 @@ def divergence(base: Score, treated: Score) -> float:
     """KL(base || treated) of the next token, in nats: sum over the vocabulary of p (log p - log q), at least 0."""
     p, q = base.next_token.double(), treated.next_token.double()
     return max(float((p.exp() * (p - q)).sum()), 0.0)
+
+
+def next_changes(
+    loaded: LoadedModel, before: Score, after: Score, count: int = SHOWN
+) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
+    """The next tokens that gained and that lost most probability, largest change first."""
+    was, now = before.next_token.double().exp(), after.next_token.double().exp()
+    change = now - was
+
+    def listed(signed: Tensor) -> tuple[Change, ...]:
+        best = [i for i in signed.topk(min(count, len(signed))).indices.tolist() if signed[i] > 0]
+        return tuple(Change(i, token_text(loaded.tokenizer, i), float(was[i]), float(now[i])) for i in best)
+
+    return listed(change), listed(-change)

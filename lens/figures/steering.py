@@ -20,10 +20,11 @@ from lens.figures.causal import Effect, effects
 from lens.figures.theme import CATEGORIES, FAINT, INK, PAPER, colours, label, limits, new_figure
 
 if TYPE_CHECKING:
+    from lens.backend.bench import Change
     from lens.functiontokens.ablation import Ablation
     from lens.functiontokens.losses import GroupLosses
     from lens.functiontokens.search import LayerScan, MinimalK
-    from lens.functiontokens.steering import Change, Steering
+    from lens.functiontokens.steering import Steering
 
 GROUP_COLOURS = {"function": "#0072B2", "content": "#E69F00", "special": "#6e7781", "image": "#CC79A7"}
 """From Okabe & Ito's palette; their lightness differs, and each group has its mark besides."""

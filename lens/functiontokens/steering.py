@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lens.backend import interventions
 from lens.backend.answers import Answer, Score
-from lens.backend.bench import Bench, Run, divergence
+from lens.backend.bench import Bench, Change, Run, divergence, next_changes
 from lens.backend.encoding import Encoded, TokenMap
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import promoted_words
@@ -37,8 +37,6 @@ from lens.statistics import p_value
 
 WATCHED = 10
 """Words watched unless the caller names some: those that the direction promotes most by itself."""
-SHOWN = 12
-"""Next tokens listed as gains and as losses."""
 RANDOM, OTHERS = "random directions", "other features"
 
 
@@ -54,16 +52,6 @@ class Push:
     feature: int
     alpha: float
     before: float
-
-
-@dataclass(frozen=True)
-class Change:
-    """How likely one next token is before and after, as probabilities."""
-
-    id: int
-    token: str
-    before: float
-    after: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,20 +242,6 @@ def check_steerable(features: Features) -> None:
             f"{features.name} writes what only the final norm still reads, and steering there isn't supported; choose "
             "features of an earlier block."
         )
-
-
-def next_changes(
-    loaded: LoadedModel, before: Score, after: Score, count: int = SHOWN
-) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
-    """The next tokens that gained and that lost most probability, largest change first."""
-    was, now = before.next_token.double().exp(), after.next_token.double().exp()
-    change = now - was
-
-    def listed(signed: Tensor) -> tuple[Change, ...]:
-        best = [i for i in signed.topk(min(count, len(signed))).indices.tolist() if signed[i] > 0]
-        return tuple(Change(i, token_text(loaded.tokenizer, i), float(was[i]), float(now[i])) for i in best)
-
-    return listed(change), listed(-change)
 
 
 def promoted(loaded: LoadedModel, features: Features, pushes: Sequence[tuple[int, float]]) -> list[int]:

@@ -8,12 +8,13 @@ import torch
 
 from lens.backend import interventions
 from lens.backend.answers import answer_logprob, generate, next_token_logprobs
+from lens.backend.controlled import draw_controls
 from lens.backend.encoding import Encoded, encode
 from lens.backend.hooks import Hook, attached
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import hidden_sites, trace
 from lens.embedlens.anchors import Anchor, Anchors
-from lens.embedlens.causal import draw_controls, inject, prune, scale_norm, skip_sublayers, skipping
+from lens.embedlens.causal import inject, prune, scale_norm, skip_sublayers, skipping
 from lens.embedlens.causal_folder import prune_folder
 from lens.embedlens.classes import classify
 from lens.embedlens.probe import probe
