@@ -8,7 +8,8 @@ from lens.embedlens.anchors import Anchors
 from lens.embedlens.classes import RULES
 from ui import classcards, classes, classviews, export, navigation, sidebar, state
 from ui.classes import MOVABLE, Rule
-from ui.classsections import SECTIONS, take_click
+from ui.classsections import SECTIONS
+from ui.clicks import take_click
 from ui.state import Reader
 
 HELP = """**What you see.** At layer 0 each visual token is the connector's output. Its nearest words in the vocabulary

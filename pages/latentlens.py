@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import streamlit as st
 
 from lens.backend.encoding import visual_grid
+from lens.figures.canvas import REGION, Cell, outline
 from lens.figures.latentlens import patch_picture, word_grid
 from lens.latentlens.index import Index
 from lens.latentlens.reading import Reading, default_layer, rows_of, score
 from ui import cards, export, navigation, readings, sidebar, state
+from ui.clicks import take_selection
 from ui.export import Exhibit
 from ui.neighboursections import SECTIONS
 from ui.readings import UNITS, View
@@ -33,12 +37,13 @@ def explore(reader: Reader, index: Index | None) -> None:
     grid = visual_grid(reader.encoded.token_map)
     row, col = state.patch(grid.rows, grid.cols)
     whole = readings.whole_picture(reader, index, layer, lens)
-    picture = picture_exhibit(reader, index, whole, lens, overlay, (row, col))
+    region = state.region(grid.rows, grid.cols)
+    picture = picture_exhibit(reader, index, whole, lens, overlay, (row, col), region)
     nearest = readings.one_patch(reader, index, layer, (row, col)).neighbours
     left, right = st.columns(2, gap="medium")
     with left:
-        export.show(picture, on_select=take_click)
-        st.caption("Click a patch. Hatched: outside the encoder's view.")
+        export.show(picture, take_selection("picture", grid.rows, grid.cols), ("points", "box", "lasso"))
+        st.caption("Click a patch, or drag a box for a region. Hatched: outside the encoder's view.")
     with right:
         st.markdown(f"**Patch {row}, {col}** · layer {layer} of {reader.trace.depth}")
         # The latent lens shows sentences and gets more room.
@@ -90,9 +95,15 @@ def one_of(place: st.delta_generator.DeltaGenerator, title: str, key: str, optio
 
 
 def picture_exhibit(
-    reader: Reader, index: Index | None, reading: Reading, lens: str, overlay: str, selected: tuple[int, int]
+    reader: Reader,
+    index: Index | None,
+    reading: Reading,
+    lens: str,
+    overlay: str,
+    selected: Cell,
+    region: Sequence[Cell] = (),
 ) -> Exhibit:
-    """The picture with its patch grid, a heat map of the best score or the best words."""
+    """The picture with its patch grid, a heat map of the best score or the best words; a drag over it chooses a region."""
     shape = (reading.rows, reading.cols)
     best = [patch.neighbours[lens][0] for patch in reading.patches]
     words = np.array([entry.word for entry in best], dtype=object).reshape(shape).tolist()
@@ -104,16 +115,10 @@ def picture_exhibit(
         figure = word_grid(image, boxes, words, **common)
     else:
         figure = patch_picture(image, boxes, values=values if overlay == "similarity" else None, words=words, **common)
+    outline(figure, boxes, region, colour=REGION)
+    figure.update_layout(dragmode="select", selectionrevision=str((selected, *region)))
     title = f"{cards.TITLES[lens]} at layer {reading.layer}: each visual token's nearest words"
     return Exhibit("picture", title, figure, lambda: rows_of(reading), facts)
-
-
-def take_click() -> None:
-    """A click on the picture chooses that patch; an emptied selection changes nothing."""
-    points = st.session_state["picture"]["selection"]["points"]
-    if points and points[0].get("customdata"):
-        row, col = points[0]["customdata"]
-        state.choose_patch(int(row), int(col))
 
 
 navigation.enter()

@@ -16,6 +16,7 @@ from lens.embedlens.layers import QUANTITIES
 from lens.embedlens.plane import picture_plane
 from ui import classcards, classcontrols, classes, classviews, export, state
 from ui.classcontrols import View
+from ui.clicks import take_click
 from ui.export import Exhibit
 from ui.work import offered
 
@@ -114,18 +115,6 @@ def token_map(view: View) -> list[Exhibit]:
         + ("UMAP keeps neighbourhoods; distances between groups mean nothing." if method == "UMAP" else "")
     )
     return [drawn]
-
-
-def take_click(chart: str) -> Callable[[], None]:
-    """A click on a figure chooses that patch; an emptied selection changes nothing."""
-
-    def take() -> None:
-        points = st.session_state[chart]["selection"]["points"]
-        if points and points[0].get("customdata"):
-            row, col = points[0]["customdata"]
-            state.choose_patch(int(row), int(col))
-
-    return take
 
 
 def causal_tests(view: View) -> list[Exhibit]:

@@ -23,7 +23,8 @@ from lens.figures import multiples
 from lens.figures.causal import Effect, Rate, effects, matrix, shares
 from lens.figures.latentlens import Profile, layer_profile
 from lens.figures.theme import label
-from ui import classes, export
+from ui import causalviews, classes, export
+from ui.causalviews import MEASURES
 from ui.classes import Rule
 from ui.export import Exhibit
 from ui.state import Reader
@@ -224,21 +225,8 @@ def cross(reader: Reader, anchors: Anchors, rule: Rule, found: CrossImage, name:
 
 def effect(reader: Reader, anchors: Anchors, rule: Rule, name: str, results: Mapping[str, CausalResult]) -> Exhibit:
     """Treated runs, by the class that was treated, beside the spread of their controls."""
-    found = list(results.values())
-    titles = {id(one): f"{kind}: {one.treatment}" for kind, one in results.items()}
-
-    def of(result: CausalResult, measure: str) -> Effect:
-        base = getattr(result.base, measure)
-        controls = [] if result.controls is None else getattr(result.controls, measure) - base
-        return Effect(titles[id(result)], getattr(result.treated, measure) - base, list(controls))
-
-    figure = effects({title: [of(one, key) for one in found] for key, title in MEASURES.items()}, width=ACROSS)
-    rows = [
-        {"run": one.treatment, "kind": kind, "answer": answer, "logprob": logprob, "kl": kl}
-        for one in found
-        for kind, answer, logprob, kl in _runs(one)
-    ]
-    return Exhibit(name, "What the treatment does to the answer", figure, lambda: rows, facts(reader, anchors, rule))
+    titled = {f"{kind}: {one.treatment}": one for kind, one in results.items()}
+    return causalviews.effect(name, "What the treatment does to the answer", titled, facts(reader, anchors, rule))
 
 
 def many(reader: Reader, anchors: Anchors, rule: Rule, found: FolderEffect) -> Exhibit:
@@ -268,21 +256,6 @@ def text_control(reader: Reader, anchors: Anchors, rule: Rule, found: TextContro
     figure = layer_profile(profiles, selected_layer=rule.layer, width=ACROSS)
     source = facts(reader, anchors, rule, "all")
     return Exhibit("text-control", "Text tokens that the probe finds", figure, lambda: rows, source)
-
-
-MEASURES = {
-    "logprob": "change of the unchanged answer's log-probability (nats)",
-    "kl": "KL divergence of the next token (nats)",
-}
-
-
-def _runs(one: CausalResult) -> list[tuple[str, str, float, float]]:
-    runs = [("unchanged", one.base), ("treated", one.treated)]
-    table = [(kind, run.answer, run.logprob, run.kl) for kind, run in runs]
-    if one.controls is not None:
-        pairs = zip(one.controls.logprob, one.controls.kl, strict=True)
-        table += [("control", "", float(logprob), float(kl)) for logprob, kl in pairs]
-    return table
 
 
 def norm_sweep(reader: Reader, anchors: Anchors, rule: Rule, found: causal.NormSweep) -> Exhibit:

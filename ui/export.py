@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -57,14 +57,17 @@ def headline(facts: dict[str, object], index: Index | None) -> str:
     return f"{text} · index {index.name}" if index else text
 
 
-def show(exhibit: Exhibit, on_select: str | Callable = "ignore") -> None:
-    """The figure at the width of its place, in its own colours, with a camera that saves what the reader chose."""
+def show(exhibit: Exhibit, on_select: str | Callable = "ignore", modes: Sequence[str] = ("points",)) -> None:
+    """The figure at the width of its place, in its own colours, with a camera that saves what the reader chose.
+
+    ``modes``: how points can be selected, of "points", "box" and "lasso".
+    """
     st.plotly_chart(
         exhibit.figure,
         key=exhibit.name,
         theme=None,
         on_select=on_select,
-        selection_mode="points",
+        selection_mode=list(modes),
         config=plotly_config(exhibit.stem, st.session_state.get("camera", "png")),
     )
 

@@ -12,7 +12,7 @@ import streamlit as st
 
 from lens.figures.latentlens import Profile, layer_profile
 from lens.latentlens.reading import SCORES, score
-from ui import cards, export, readings
+from ui import cards, export, latentablation, latentalignment, latentplane, latentregions, readings
 from ui.export import Exhibit
 from ui.readings import UNITS, View
 
@@ -54,5 +54,9 @@ def layers_exhibit(view: View) -> Exhibit:
 
 SECTIONS: dict[str, tuple[str, Callable[[View], list[Exhibit]]]] = {
     "layers": ("Through the layers", through_layers),
+    "region": ("Region", latentregions.region),
+    "alignment": ("Text layers", latentalignment.text_layers),
+    "plane": ("Map", latentplane.token_map),
+    "without": ("Does it matter?", latentablation.ablation),
 }
 """In the order of the page."""

@@ -63,20 +63,21 @@ def lenses(index: Index | None) -> tuple[str, ...]:
 
 def whole_picture(reader: Reader, index: Index | None, layer: int, lens: str) -> Reading:
     """Every patch at one layer by one lens."""
-    return _read(reader, index, layer, lens, _key(reader, index))
+    return _read(reader, index, layer, lens, content(reader, index))
 
 
 def one_patch(reader: Reader, index: Index | None, layer: int, patch: tuple[int, int]) -> PatchReading:
     """One patch at one layer by every lens there is: cheap enough to follow each click."""
-    return _read_patch(reader, index, layer, patch, _key(reader, index)).patches[0]
+    return _read_patch(reader, index, layer, patch, content(reader, index)).patches[0]
 
 
 def through_layers(reader: Reader, index: Index | None, patch: tuple[int, int]) -> Trajectory:
     """One patch at every layer by every lens there is."""
-    return _trajectory(reader, index, patch, _key(reader, index))
+    return _trajectory(reader, index, patch, content(reader, index))
 
 
-def _key(reader: Reader, index: Index | None) -> tuple[str, str]:
+def content(reader: Reader, index: Index | None) -> tuple[str, str]:
+    """Names model, picture, prompt and index, on which what is kept depends."""
     return reader.key, str(index.path) if index else ""
 
 

@@ -8,7 +8,7 @@ named by its hash in the URL and found again by it while this server holds it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import streamlit as st
@@ -17,6 +17,7 @@ from lens.backend.catalog import ModelSpec
 from lens.backend.encoding import DEFAULT_PROMPT, Encoded
 from lens.backend.images import Picture, open_picture
 from lens.backend.loading import LoadedModel
+from lens.backend.regions import region_cells, region_text
 from lens.backend.store import BoundedCache
 from lens.backend.tracing import Trace
 from lens.errors import LensError
@@ -25,10 +26,10 @@ from lens.gallery import gallery
 UPLOAD_BYTES = 512 << 20
 """Memory for decoded uploads of all sessions; the least recently used go first."""
 
-SHARED = ("model", "image", "prompt", "layer", "patch")
+SHARED = ("model", "image", "prompt", "layer", "patch", "region")
 """What all pages share, by its name in the address; other names are a page's own."""
 
-PLAIN = ("image", "prompt", "patch")
+PLAIN = ("image", "prompt", "patch", "region")
 """Of the address, what no bound widget holds."""
 
 URL_PROMPT = 2000
@@ -174,6 +175,21 @@ def choose_patch(row: int, col: int) -> None:
     remember()
 
 
+def region(rows: int, cols: int) -> tuple[tuple[int, int], ...]:
+    """The patches of the region in view, in reading order; none while none has been chosen for this grid."""
+    return region_cells(st.query_params.get("region", ""), (rows, cols))
+
+
+def choose_region(cells: Collection[tuple[int, int]], rows: int, cols: int) -> None:
+    """Put a region in view on every page; no cells take it away."""
+    text = region_text(cells, (rows, cols))
+    if text:
+        st.query_params["region"] = text
+    else:
+        st.query_params.pop("region", None)
+    remember()
+
+
 def show_error(error: LensError) -> None:
     """An error a reader can cause, as a message; its text may hold what they typed, so it is never Markdown."""
     with st.container(key="lens-error"):
@@ -183,7 +199,8 @@ def show_error(error: LensError) -> None:
 
 def _set_image(name: str) -> None:
     st.query_params["image"] = name
-    st.query_params.pop("patch", None)
+    for key in ("patch", "region"):
+        st.query_params.pop(key, None)
 
 
 def _gone() -> Picture:

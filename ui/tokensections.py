@@ -16,7 +16,7 @@ from lens.figures.steering import GROUP_COLOURS, Paint, group_paint, value_paint
 from lens.functiontokens.features import features_for
 from lens.functiontokens.prompt import PromptReading
 from ui import export, sidebar, state, tokencards, tokenresults, tokens, tokenstate, tokenviews
-from ui.classsections import take_click
+from ui.clicks import take_click
 from ui.export import Exhibit
 from ui.tokencards import bare
 from ui.tokens import Setting

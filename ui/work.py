@@ -52,12 +52,18 @@ def _desk() -> _Desk:
     return _Desk()
 
 
-def offered(name: str, content: Hashable, button: str, work: Callable[[Report], Result], cost: str) -> Result | None:
+def offered(
+    name: str, content: Hashable, button: str, work: Callable[[Report], Result], cost: str, at_once: bool = False
+) -> Result | None:
     """The result of ``work`` if it is there; else a button that starts it, or how far it is.
 
     ``name`` names the widgets, ``content`` what the result depends on; ``cost`` says before the click what it takes.
+    ``at_once`` starts it without a click, for work that the reader has asked for by opening what shows it.
     """
     job = _desk().of((name, content))
+    if job is None and at_once:
+        _desk().start((name, content), work)
+        job = _desk().of((name, content))
     if job is None:
         st.button(button, key=f"start-{name}", on_click=_desk().start, args=((name, content), work))
         st.caption(cost)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from lens.progress import Report, silent
+
 NEIGHBOURS = 15
 LEAST = 4
 """Fewer points than these have no map."""
@@ -34,6 +36,20 @@ def umap(states: Float[np.ndarray, "n d"], seed: int = 0) -> Float[np.ndarray, "
     if len(states) <= NEIGHBOURS:
         fit.init = "random"  # the spectral start needs more points than dimensions
     return np.asarray(fit.fit_transform(states.astype(np.float32)), dtype=float)
+
+
+def planes(
+    states: Float[np.ndarray, "n d"], report: Report = silent
+) -> tuple[dict[str, Float[np.ndarray, "n 2"]], tuple[float, float]]:
+    """Both maps by name, and the shares of the variance that the axes of the PCA hold.
+
+    ``report`` is asked before the UMAP, which can't be interrupted; it cancels by raising Cancelled.
+    """
+    plane, explained = pca(states)
+    report(0, 1, "UMAP (the first one compiles, about 40 s)")
+    both = {"PCA": plane, "UMAP": umap(states)}
+    report(1, 1, "UMAP")
+    return both, explained
 
 
 def unit(states: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

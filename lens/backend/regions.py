@@ -7,14 +7,53 @@ belongs to a shape when its centre does. Areas are exact: a cell that covers a t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import re
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 Boxes = Float[np.ndarray, "rows cols 4"]
+Cell = tuple[int, int]
+"""(row, col) of a grid."""
 Size = tuple[int, int]
 """(width, height) of a picture in pixels."""
+
+
+def region_text(cells: Collection[Cell], shape: tuple[int, int]) -> str:
+    """Cells of a grid of ``shape`` (rows, cols) as a short text for an address.
+
+    ``r0,c0,r1,c1`` (both corners included) for a full rectangle, else the grid's size and a bit for each cell, as in
+    ``12x12.gAE``; no text for no cells.
+    """
+    if not cells:
+        return ""
+    low, high = np.min(list(cells), axis=0), np.max(list(cells), axis=0)
+    if np.prod(high - low + 1) == len(set(cells)):
+        return ",".join(map(str, [*low.tolist(), *high.tolist()]))
+    bits = np.zeros(shape, dtype=bool)
+    bits[tuple(np.array(sorted(set(cells))).T)] = True
+    return f"{shape[0]}x{shape[1]}.{base64.urlsafe_b64encode(np.packbits(bits).tobytes()).decode().rstrip('=')}"
+
+
+def region_cells(text: str, shape: tuple[int, int]) -> tuple[Cell, ...]:
+    """What :func:`region_text` wrote, in reading order; no cells for any other text, or for cells of another grid."""
+    rows, cols = shape
+    if corners := re.fullmatch(r"(\d{1,4}),(\d{1,4}),(\d{1,4}),(\d{1,4})", text):
+        r0, c0, r1, c1 = map(int, corners.groups())
+        if r0 <= r1 < rows and c0 <= c1 < cols:
+            return tuple((r, c) for r in range(r0, r1 + 1) for c in range(c0, c1 + 1))
+    elif packed := re.fullmatch(rf"{rows}x{cols}\.([A-Za-z0-9_-]*)", text):
+        size = -(-rows * cols // 8)
+        try:
+            data = base64.urlsafe_b64decode(packed[1] + "=" * (-len(packed[1]) % 4))
+        except ValueError:
+            return ()
+        if len(data) == size:
+            bits = np.unpackbits(np.frombuffer(data, np.uint8), count=rows * cols).reshape(shape)
+            return tuple((int(r), int(c)) for r, c in np.argwhere(bits))
+    return ()
 
 
 def box_mask(box: Sequence[float], size: Size) -> Bool[np.ndarray, "h w"]:

@@ -65,9 +65,7 @@ def pictures_plane(
         states.append(_states(each.held, layer))
         labels.append(classes.labels.reshape(-1))
     everything = np.concatenate(states)
-    plane, explained = maps.pca(everything)
-    report(0.7, 1, "UMAP (the first one compiles, about 40 s)")
-    planes = {"PCA": plane, "UMAP": maps.umap(everything)}
+    planes, explained = maps.planes(everything, part(report, 0.7, 1))
     picture = np.repeat(np.arange(len(labels)), [len(each) for each in labels])
     return TokenPlane(planes, np.concatenate(labels), picture, explained)
 

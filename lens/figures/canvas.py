@@ -20,13 +20,15 @@ import plotly.graph_objects as go
 from PIL import Image
 
 from lens.errors import PatchOutsideGrid
-from lens.figures.theme import INK, SCALE, new_figure
+from lens.figures.theme import CATEGORIES, INK, PAPER, SCALE, new_figure
 
 LONGEST = 900
 """Pixels of the longer side of the photo inside a figure."""
 MARGIN = 8
 BAR = 84
 """Pixels at the right that a colour bar takes."""
+REGION = CATEGORIES[4]
+"""Colour of a region's outline, beside the white one of the chosen patch."""
 TALLEST = 1.2
 """Greatest height of the photo, in widths of the figure."""
 VEIL, HATCH = (255, 255, 255, 165), (110, 119, 129, 150)
@@ -128,10 +130,10 @@ def _area(box: np.ndarray) -> float:
     return float((box[2] - box[0]) * (box[3] - box[1]))
 
 
-def outline(figure: go.Figure, boxes: np.ndarray, selected: Collection[Cell]) -> None:
-    """Outline the selected cells, white on black so that it shows on any photo.
+def outline(figure: go.Figure, boxes: np.ndarray, selected: Collection[Cell], colour: str = PAPER) -> None:
+    """Outline the selected cells, white on black so that it shows on any photo, or in another ``colour`` on black.
 
-    A full rectangle of cells gets one frame, any other set a frame for each cell. Raises PatchOutsideGrid.
+    The frame goes around the cells together. Raises PatchOutsideGrid.
     """
     rows, cols = boxes.shape[:2]
     for row, col in selected:
@@ -142,13 +144,27 @@ def outline(figure: go.Figure, boxes: np.ndarray, selected: Collection[Cell]) ->
             )
     if not selected:
         return
-    frames = [boxes[cell] for cell in sorted(set(selected))]
-    low, high = np.min(list(selected), axis=0), np.max(list(selected), axis=0)
+    cells = sorted(set(selected))
+    frames = [boxes[cell] for cell in cells]
+    low, high = np.min(cells, axis=0), np.max(cells, axis=0)
     if np.prod(high - low + 1) == len(frames):
-        frames = [np.concatenate([np.min(frames, axis=0)[:2], np.max(frames, axis=0)[2:]])]
-    path = " ".join("M{:g},{:g}L{:g},{:g}L{:g},{:g}L{:g},{:g}Z".format(*_corners(frame)) for frame in frames)
-    for colour, thick in (("#000000", 5), ("#ffffff", 2)):
-        figure.add_shape(type="path", path=path, line={"color": colour, "width": thick}, layer="above")
+        whole = np.concatenate([np.min(frames, axis=0)[:2], np.max(frames, axis=0)[2:]])
+        path = "M{:g},{:g}L{:g},{:g}L{:g},{:g}L{:g},{:g}Z".format(*_corners(whole))
+    else:
+        path = _border(boxes, cells)
+    for shade, thick in (("#000000", 5), (colour, 2)):
+        figure.add_shape(type="path", path=path, line={"color": shade, "width": thick}, layer="above")
+
+
+def _border(boxes: np.ndarray, cells: Sequence[Cell]) -> str:
+    """The sides of cells that no other of them shares, as strokes."""
+    inside, strokes = set(cells), []
+    for row, col in cells:
+        x0, y0, x1, y1 = (float(value) for value in boxes[row, col])
+        sides = {(row - 1, col): (x0, y0, x1, y0), (row + 1, col): (x0, y1, x1, y1),
+                 (row, col - 1): (x0, y0, x0, y1), (row, col + 1): (x1, y0, x1, y1)}  # fmt: skip
+        strokes += ["M{:g},{:g}L{:g},{:g}".format(*ends) for beyond, ends in sides.items() if beyond not in inside]
+    return "".join(strokes)
 
 
 def _corners(box: np.ndarray) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,8 @@ from lens.backend.regions import (
     lattice,
     painted,
     polygon_mask,
+    region_cells,
+    region_text,
     resized,
     sampled,
     stroke_mask,
@@ -136,3 +139,24 @@ def test_a_stroke_is_what_a_round_brush_paints():
     dab = stroke_mask(np.array([[20.0, 12.0]]), 6.0, size)
     assert dab.sum() == pytest.approx(np.pi * 36, rel=0.03) and dab[12, 20] and not dab[0, 0]
     assert not stroke_mask(np.array([[-50.0, -50.0], [-40.0, -9.0]]), 3.0, size).any()
+
+
+def test_a_region_is_found_again_by_its_text():
+    generator = np.random.default_rng(0)
+    for shape in ((1, 1), (3, 5), (12, 12), (27, 27)):
+        for share in (0.02, 0.3, 1.0):
+            cells = [(int(r), int(c)) for r, c in np.argwhere(generator.random(shape) < share)]
+            text = region_text(cells, shape)
+            assert region_cells(text, shape) == tuple(cells)
+            assert len(text) <= 9 + shape[0] * shape[1] / 6 and re.fullmatch(r"[\w.,-]*", text)
+    assert (
+        region_text([(1, 2), (1, 3), (2, 2), (2, 3)], (12, 12)) == "1,2,2,3"
+        and region_text([(4, 4)], (9, 9)) == "4,4,4,4"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1,2", "2,2,1,3", "0,0,12,0", "12x12.", "12x12.AAA", "11x12.AAAA", "-1,0,1,1", "12x12.!", "x" * 5000]
+)
+def test_a_region_of_another_grid_or_of_nothing_is_empty(text: str):
+    assert region_cells(text, (12, 12)) == ()
