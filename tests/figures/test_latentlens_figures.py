@@ -118,11 +118,13 @@ def test_selected_patch_has_a_white_frame_on_a_black_one():
     assert shapes[0].path == shapes[1].path == "M300,100L375,100L375,200L300,200Z"
 
 
-def test_a_rectangular_region_has_one_frame_and_any_other_one_each():
+def test_a_region_is_framed_as_a_whole():
     square = patch_picture(GREY, CROP, selected=[(0, 0), (0, 1), (1, 0), (1, 1)]).layout.shapes[0].path
     assert square == "M150,0L300,0L300,200L150,200Z"
     corner = patch_picture(GREY, CROP, selected=[(0, 0), (0, 1), (1, 0)]).layout.shapes[0].path
-    assert corner.count("M") == 3
+    assert corner.count("M") == 8, "the sides of an L of three cells that no two of them share"
+    apart = patch_picture(GREY, CROP, selected=[(0, 0), (1, 1)]).layout.shapes[0].path
+    assert apart.count("M") == 8, "two cells that touch at a corner"
 
 
 @pytest.mark.parametrize("cell", [(3, 0), (0, 4), (-1, 0)])
