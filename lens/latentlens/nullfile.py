@@ -19,6 +19,7 @@ from lens.backend.loading import LoadedModel
 from lens.home import home
 from lens.latentlens.index import Index
 from lens.latentlens.nulls import Hubs, Null
+from lens.latentlens.spaces import checksum
 
 VERSION = "1"
 SHIPPED = Path(__file__).parent / "shipped"
@@ -40,7 +41,7 @@ def save_null(null: Null, path: Path | None = None) -> Path:
     facts = {"version": VERSION, "model": null.model, "index": null.index}
     lists = {"measured": json.dumps(null.measured), "digests": json.dumps(null.digests)}
     with replacing(path) as part:
-        part.write_bytes(save(tensors, facts | lists))
+        part.write_bytes(save(tensors, facts | lists | {"sha256": checksum(tensors)}))
     return path
 
 
@@ -62,7 +63,7 @@ def _open(path: Path, wanted: dict[str, str]) -> Null | None:
             if any(facts.get(name) != value for name, value in wanted.items()):
                 return None
             parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        return _null(facts, parts)
+        return _null(facts, parts) if facts.get("sha256") == checksum(parts) else None
     except (OSError, SafetensorError, KeyError, ValueError):  # a damaged file is none; it is measured again
         return None
 
