@@ -19,7 +19,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lens.commands import check, convert, embedlens, functiontokens, index, latentlens, latentnull, segmap
+from lens.commands import (
+    check,
+    convert,
+    embedlens,
+    functiontokens,
+    index,
+    latentlens,
+    latentlenseval,
+    latentnull,
+    segmap,
+)
 from lens.commands.terminal import printable, progress
 from lens.errors import LensError
 
@@ -78,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     index.add(commands)
     latentlens.add(commands)
     latentnull.add(commands)
+    latentlenseval.add(commands)
     embedlens.add(commands)
     functiontokens.add(commands)
     segmap.add(commands)

@@ -153,3 +153,7 @@ class SegmenterMissing(LensError):
 
 class ConversionFailed(LensError):
     """A checkpoint in its authors' own layout that can't be converted: another layout, damaged, incomplete, or no room."""
+
+
+class LabelsUnusable(LensError):
+    """Labels of pictures that can't be read, contradict themselves, or belong to other pictures than those there."""

@@ -114,7 +114,7 @@ def _from_json(data: bytes, size: Size, name: str | None) -> Mask:
             return _from_shapes(content["shapes"], size)
         inside = np.zeros((size[1], size[0]), dtype=bool)
         for segmentation in _segmentations(content, size, name):
-            inside |= _segment(segmentation, size)
+            inside |= segment_mask(segmentation, size)
     except MaskUnusable:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
@@ -139,7 +139,7 @@ def _segmentations(content: Any, size: Size, name: str | None) -> Iterable[Any]:
     return [each["segmentation"] for each in content["annotations"] if each["image_id"] == fit[0]["id"]]
 
 
-def _segment(segmentation: Any, size: Size) -> Bool[np.ndarray, "h w"]:
+def segment_mask(segmentation: Any, size: Size) -> Bool[np.ndarray, "h w"]:
     """COCO's two forms: a list of polygons, each [x, y, x, y, ...] and together one object; or run lengths."""
     if isinstance(segmentation, dict):
         height, width = segmentation["size"]

@@ -22,6 +22,7 @@ import re
 from collections.abc import Sequence
 
 from lens.compare.patchitems import COLOURS, KINDS
+from lens.compare.wordforms import OUTER, parts, plural
 
 NOUNS = {
     "circle": ("circle", "disc", "disk", "dot", "ball"),
@@ -57,8 +58,8 @@ def names_in_words(words: Sequence[str]) -> dict[str, int]:
 
 def names_in_answer(text: str) -> tuple[str, ...]:
     """What an answer names, identities and colours, each once."""
-    found = [_FORMS[part] for part in _parts(text) if part in _FORMS]
-    alone = text.strip(_OUTER)
+    found = [_FORMS[part] for part in parts(text) if part in _FORMS]
+    alone = text.strip(OUTER)
     found += [match.upper() for match in re.findall(r"\b(?i:letters?)\b\W{1,3}([A-Za-z])\b(?!['’-]\w)", text)]
     found += [
         match[1] for match in re.finditer(r"(?<![\w'’.-])([A-Z])\b(?!['’.-]\w)", text) if not _is_word(text, match)
@@ -73,35 +74,22 @@ def _is_word(text: str, match: re.Match[str]) -> bool:
 
 
 def _names_in_word(word: str) -> list[str]:
-    alone = word.strip(_OUTER)
+    alone = word.strip(OUTER)
     if len(alone) == 1:
         return [alone.upper()] if alone.upper() in KINDS["letter"] else [alone] if alone in KINDS["digit"] else []
-    return [_FORMS[part] for part in _parts(alone) if len(part) > 1 and part in _FORMS]
-
-
-def _parts(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.lower())
-
-
-def _plural(word: str) -> str:
-    if word.endswith(("s", "x", "ch", "sh")):
-        return word + "es"
-    if word.endswith("y") and word[-2] not in "aeiou":
-        return word[:-1] + "ies"
-    return word + "s"
+    return [_FORMS[part] for part in parts(alone) if len(part) > 1 and part in _FORMS]
 
 
 def _forms() -> dict[str, str]:
     """Word in lower case → what it names; letters, which have rules of their own, left out."""
     table: dict[str, str] = {}
     for name in KINDS["object"]:
-        table |= {form: name for noun in NOUNS.get(name, (name,)) for form in (noun, _plural(noun))}
+        table |= {form: name for noun in NOUNS.get(name, (name,)) for form in (noun, plural(noun))}
     for digit, word in zip(KINDS["digit"], SPELT, strict=True):
-        table |= {digit: digit, word: digit, _plural(word): digit}
+        table |= {digit: digit, word: digit, plural(word): digit}
     for colour in COLOURS:
-        table |= {form: colour for shade in SHADES.get(colour, (colour,)) for form in (shade, _plural(shade))}
+        table |= {form: colour for shade in SHADES.get(colour, (colour,)) for form in (shade, plural(shade))}
     return table
 
 
-_OUTER = " \t\n.,;:!?\"'`“”‘’()[]{}*_-"
 _FORMS = _forms()

@@ -28,6 +28,7 @@ from lens.backend.encoding import PatchGrid, encode, visual_grid
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import logit_lens
 from lens.backend.tracing import trace
+from lens.compare.kept import Kept
 from lens.compare.naming import names_in_answer, names_in_words
 from lens.compare.patchitems import KINDS, Item, as_picture, blank, draw_items, inkiest, large, small
 from lens.compare.patchsummary import PatchBench, Reading, labels_of, rates
@@ -79,7 +80,7 @@ def run(loaded: LoadedModel, index: Index | None, plan: Plan, report: Report = s
     layers = tuple(sorted({loaded.anatomy.check_layer(layer) for layer in plan.layers}))
     plan = Plan(plan.items, min(plan.asked, plan.items), layers, plan.seed)
     bench = _Bench(loaded, index, plan)
-    done = _Done(bench.file())
+    done = Kept(bench.file())
     jobs = [job for job in bench.jobs() if job.key not in done.found]
     total = sum(job.cost for job in jobs)
     spent = 0
@@ -88,7 +89,8 @@ def run(loaded: LoadedModel, index: Index | None, plan: Plan, report: Report = s
         def tell(picture: int, at: int = spent, chunk: tuple[Job, ...] = chunk) -> None:
             report(at + picture, total, f"Patch benchmark: {chunk[picture].what}")
 
-        done.add(chunk, bench.work(chunk, tell))
+        found = bench.work(chunk, tell)
+        done.add({job.key: result for job, result in zip(chunk, found, strict=True)})
         spent += sum(job.cost for job in chunk)
     report(total, total, "Summing up")
     return bench.result(done)
@@ -211,7 +213,7 @@ class _Bench:
             words["latent"] = [[neighbour.word for neighbour in row] for row in rows]
         return words
 
-    def result(self, done: _Done) -> PatchBench:
+    def result(self, done: Kept) -> PatchBench:
         plan, loaded = self.plan, self.loaded
         box = self.grid.boxes[self.items[0].row, self.items[0].col]
         return PatchBench(
@@ -230,25 +232,25 @@ class _Bench:
             answers=tuple(self._examples(done)),
         )
 
-    def _all_readings(self, done: _Done) -> Iterator[Reading]:
+    def _all_readings(self, done: Kept) -> Iterator[Reading]:
         for item in self.items:
             for condition in ("patch", "large", "empty"):
                 if condition == "large" and item.number >= self.plan.asked:
                     continue
-                for reader, words in done[Job(item, condition)].items():
+                for reader, words in done.found[Job(item, condition).key].items():
                     lens, _, layer = reader.partition("@")
                     yield Reading(item.number, condition, lens, int(layer), labels_of(names_in_words(words)))
                 if item.number < self.plan.asked:
-                    texts = {q: done[Job(item, condition, q)]["text"] for q in ASKED}
+                    texts = {q: done.found[Job(item, condition, q).key]["text"] for q in ASKED}
                     said = {q: labels_of(dict.fromkeys(names_in_answer(text), 1))[q] for q, text in texts.items()}
                     yield Reading(item.number, condition, "answer", None, said)
 
-    def _examples(self, done: _Done) -> Iterator[tuple[str, str, str, str]]:
+    def _examples(self, done: Kept) -> Iterator[tuple[str, str, str, str]]:
         for item in self.items[: min(self.plan.asked, EXAMPLES // 4)]:
             for condition in ("patch", "large"):
                 for question in ASKED:
                     words = f"{item.colour} {item.name} on {item.background}"
-                    yield words, condition, question, done[Job(item, condition, question)]["text"]
+                    yield words, condition, question, done.found[Job(item, condition, question).key]["text"]
 
 
 def geometry(loaded: LoadedModel) -> tuple[int, PatchGrid]:
@@ -261,33 +263,3 @@ def geometry(loaded: LoadedModel) -> tuple[int, PatchGrid]:
     pixels = shown(PROBED).inputs.get("pixel_values")
     side = int(pixels.shape[-1]) if pixels is not None and pixels.ndim >= 4 else PROBED
     return side, visual_grid(shown(side).token_map)
-
-
-class _Done:
-    """What is done: a result by the key of its job; kept in a file, a line a job."""
-
-    def __init__(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self.file = file
-        self.found: dict[str, dict[str, Any]] = {}
-        data = file.read_bytes() if file.is_file() else b""
-        whole = 0
-        for line in data.splitlines(keepends=True):
-            try:
-                row = json.loads(line) if line.endswith(b"\n") else {}
-                self.found[row["job"]] = row["found"]
-            except (ValueError, KeyError, TypeError):
-                break  # where a run was killed
-            whole += len(line)
-        if whole < len(data):
-            with file.open("r+b") as stream:
-                stream.truncate(whole)
-
-    def add(self, jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> None:
-        rows = [{"job": job.key, "found": found} for job, found in zip(jobs, results, strict=True)]
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
-        self.found |= {job.key: found for job, found in zip(jobs, results, strict=True)}
-
-    def __getitem__(self, job: Job) -> dict[str, Any]:
-        return self.found[job.key]

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from lens.compare.wordforms import head_noun
 from lens.demo.architecture import Projector
 from lens.demo.captions import Captions, answer
-from lens.demo.names import broader, head_noun
+from lens.demo.names import broader
 from lens.demo.training import Head, embeddings
 
 QUESTION = "What is this?"
