@@ -100,9 +100,10 @@ def read_synonyms(path: Path) -> dict[str, tuple[str, ...]]:
     """A reader's own words: a JSON object, label → list of words. :class:`LabelsUnusable` for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not all(isinstance(words, list) for words in content.values()):
-            raise ValueError("it is no object of lists")
-        return {label: tuple(map(str, words)) for label, words in content.items()}
+        lists = content.values() if isinstance(content, dict) else [None]
+        if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
+            raise ValueError("it is no object of lists of words")
+        return {label: tuple(words) for label, words in content.items()}
     except (OSError, ValueError) as error:
         raise LabelsUnusable(
             f'{path.name} holds no synonyms ({str(error)[:80]}); give JSON of the form {{"dog": ["puppy", "hound"]}}.'
