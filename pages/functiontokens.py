@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lens.backend.selfcheck import STATES
 from ui import export, navigation, setup, sidebar, state, tokencards, tokenchoice, tokenstate, tokenwalk
 from ui.export import Exhibit
 from ui.tokens import Setting
@@ -52,7 +53,9 @@ tokenstate.adopt()
 st.markdown("### Function tokens")
 st.caption("Which features the most frequent tokens switch on, and what remains once their frequency is taken out.")
 the_spec = sidebar.draw()
-the_setting = tokenchoice.choose(the_spec, setup.ready_model(the_spec))
+the_loaded = setup.ready_model(the_spec)
+setup.require(the_loaded, "What reads features", STATES)
+the_setting = tokenchoice.choose(the_spec, the_loaded)
 if the_setting is not None:
     explore(the_setting)
 with st.expander("How to read this", icon=":material/help:"):

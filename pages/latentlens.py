@@ -62,7 +62,7 @@ def explore(reader: Reader, index: Index | None) -> None:
 
 def choose(reader: Reader, index: Index | None) -> tuple[int, str, str]:
     """Layer, the lens that is drawn over the picture, and how."""
-    depth, names = reader.trace.depth, readings.lenses(index)
+    depth, names = reader.trace.depth, readings.lenses(index, reader)
     if st.session_state.get("layer", 0) > depth:  # chosen for a deeper model
         st.session_state["layer"] = default_layer(depth)
     slider, lens, overlay = st.columns([5, 5, 4], vertical_alignment="bottom", gap="medium")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lens.backend.encoding import visual_grid
+from lens.backend.selfcheck import PATCHES
 from lens.errors import LensError
 from ui import export, mapchoice, maps, mapstate, mapviews, navigation, setup, sidebar, state
 from ui.export import Exhibit
@@ -96,6 +97,7 @@ st.markdown("### SEG maps")
 st.caption("What is a token similar to in the picture?")
 the_spec = sidebar.draw()
 the_loaded = setup.ready_model(the_spec)
+setup.require(the_loaded, "What shows visual tokens in the picture", PATCHES)
 try:
     with st.spinner("Asking the model, then running it once with its answer, keeping every layer"):
         the_question = maps.open_question(the_spec, the_loaded)

@@ -25,7 +25,7 @@ from lens.segmaps.points import Point, PointRule
 from lens.segmaps.reading import MapReading, read_map
 from lens.segmaps.scores import LayerScores, score_layers
 from lens.segmaps.words import named_token
-from ui import mapstate, state
+from ui import mapstate, sidebar, state
 from ui.mapstate import OwnMask
 from ui.state import Reader
 
@@ -129,13 +129,14 @@ def open_question(spec: ModelSpec, loaded: LoadedModel) -> Question:
     if notice:
         st.warning(notice)
     loaded.anatomy.require("connector")
-    encoded = encode(loaded, state.prompt(), picture)
+    encoded = sidebar.choose_view(encode(loaded, state.prompt(), picture))
+    view = encoded.token_map.view
     head = open_head(loaded)
     sites = head.sites() if head else ()
-    asked = ask(loaded, state.prompt(), picture, sites=sites)
+    asked = ask(loaded, state.prompt(), picture, sites=sites, view=view)
     forced = mapstate.forced() and asked.seg is not None and not asked.segs
     if forced and asked.seg is not None:
-        asked = ask(loaded, state.prompt(), picture, answer=asked.seg.answer, sites=sites)
+        asked = ask(loaded, state.prompt(), picture, answer=asked.seg.answer, sites=sites, view=view)
     return Question(Reader(spec, loaded, picture, encoded, asked.trace), asked, head, forced)
 
 

@@ -11,6 +11,7 @@ from lens.latentlens.index import Index, find_index, index_folders, open_index
 from lens.latentlens.reading import LENSES, SCORES, PatchReading, Reading, read
 from lens.latentlens.trajectory import Trajectory, trajectory
 from ui import state
+from ui.setup import gives
 from ui.state import Reader
 
 K = 5
@@ -56,9 +57,12 @@ def choose_index(reader: Reader) -> Index | None:
         return None
 
 
-def lenses(index: Index | None) -> tuple[str, ...]:
-    """The lenses that can be shown."""
-    return tuple(lens for lens in LENSES if index is not None or lens != "latent")
+def lenses(index: Index | None, reader: Reader) -> tuple[str, ...]:
+    """The lenses that can be shown: the logit lens only where the model passed its check."""
+    off = {"latent"} if index is None else set()
+    if not gives(reader.loaded, "logits"):
+        off.add("logit")
+    return tuple(lens for lens in LENSES if lens not in off)
 
 
 def whole_picture(reader: Reader, index: Index | None, layer: int, lens: str) -> Reading:
@@ -95,12 +99,12 @@ def _read(_reader: Reader, _index: Index | None, layer: int, lens: str, key: tup
 def _read_patch(
     _reader: Reader, _index: Index | None, layer: int, patch: tuple[int, int], key: tuple[str, str]
 ) -> Reading:
-    return read(_reader.loaded, _reader.trace, _index, layer, [patch], lenses(_index), K)
+    return read(_reader.loaded, _reader.trace, _index, layer, [patch], lenses(_index, _reader), K)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _trajectory(_reader: Reader, _index: Index | None, patch: tuple[int, int], key: tuple[str, str]) -> Trajectory:
-    return trajectory(_reader.loaded, _reader.trace, _index, patch, lenses(_index))
+    return trajectory(_reader.loaded, _reader.trace, _index, patch, lenses(_index, _reader))
 
 
 def recall(index: Index | None) -> str:

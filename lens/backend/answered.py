@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from lens.backend.encoding import Encoded, token_text
+from lens.backend.encoding import Encoded, in_view, token_text
 from lens.backend.loading import LoadedModel
 from lens.errors import PromptUnusable
 
@@ -40,5 +40,5 @@ def with_answer(loaded: LoadedModel, encoded: Encoded, ids: Sequence[int]) -> En
         kinds=known.kinds + tuple("special" if i in special else "text" for i in ids),
         texts=known.texts + tuple(token_text(loaded.tokenizer, i) for i in ids),
     )
-    key = hashlib.sha256(f"{encoded.key}\0{tuple(ids)}".encode()).hexdigest()
-    return replace(encoded, inputs=inputs, token_map=token_map, key=key)
+    key = hashlib.sha256(f"{encoded.run}\0{tuple(ids)}".encode()).hexdigest()
+    return in_view(replace(encoded, inputs=inputs, token_map=token_map, key=key), token_map.view)

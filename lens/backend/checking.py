@@ -8,13 +8,14 @@ others stay on.
 ``layers``             the traced layers equal the model's own ``output_hidden_states``
 ``logits``             final norm and unembedding, applied to the last block's output, rank words as the model's logits do
 ``visual positions``   of the input embeddings, another picture changes those of the visual positions and no others
-``patches``            painting the pixels of one patch moves its token most in its view, or on average that place
+``patches``            painted patches move the tokens that the grid puts there, see :mod:`lens.backend.placing`
 =====================  =================================================================================================
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, floor
 from typing import Any
 
@@ -26,21 +27,14 @@ from torch import Tensor
 from lens.backend.encoding import DEFAULT_PROMPT, Encoded, PatchGrid, encode
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
+from lens.backend.placing import placing
 from lens.backend.tracing import hidden_sites, trace
 from lens.errors import LensError
+from lens.progress import Report as Progress
+from lens.progress import silent
 
 SIZE = (640, 448)
 """Width and height of the picture that is shown: not square, so that rows and columns can't be taken for one another."""
-
-SPOTS = ((0.2, 0.7), (0.45, 0.4), (0.8, 0.3), (0.6, 0.9), (0.35, 0.55), (0.7, 0.7))
-"""Where patches are painted, as fractions of a view's rows and columns."""
-
-ENOUGH = 0.75
-"""Share of painted patches whose token must move most: one token of a trained tower may answer to any change (a sink)."""
-
-BLUR, LEAN = 2, 0.75
-"""Where fewer do (convolutions blur): the token that moves most may be so many patches away, on small grids fewer, if on
-average it lies no further than so much of a patch to any side. A grid that is shifted or turned fails."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class Report:
         return tuple(check.off for check in self.checks if check.off)
 
 
-def check(loaded: LoadedModel, picture: Picture | None = None) -> Report:
+def check(loaded: LoadedModel, picture: Picture | None = None, report: Progress = silent) -> Report:
     """Run every check; ``picture`` is what a vision-language model is shown, by default soft coloured noise."""
     anatomy = loaded.anatomy
     shown = (picture or noise(SIZE)) if anatomy.sees_images else None
@@ -83,9 +77,11 @@ def check(loaded: LoadedModel, picture: Picture | None = None) -> Report:
     except LensError as error:
         checks.append(Check("visual positions", False, str(error), "pictures"))
     else:
+        report(0, 1, "Checking the model against itself: layers")
         checks += _against_the_model(loaded, encoded)
         if shown is not None:
-            checks += [_visual_positions(loaded, encoded, shown), _patches(loaded, encoded, shown)]
+            report(0.2, 1, "Checking the model against itself: visual positions")
+            checks += [_visual_positions(loaded, encoded, shown), _patches(loaded, encoded, shown, report)]
     return Report(loaded.name, anatomy.family.name, loaded.model.config.model_type, tuple(checks))
 
 
@@ -170,44 +166,37 @@ def _visual_positions(loaded: LoadedModel, encoded: Encoded, shown: Picture) -> 
     return Check(name, False, f"Of {len(expected)} visual positions {found} with the picture.", off)
 
 
-def _patches(loaded: LoadedModel, encoded: Encoded, shown: Picture) -> Check:
+def _patches(loaded: LoadedModel, encoded: Encoded, shown: Picture, report: Progress) -> Check:
     name = "patches"
     grids = encoded.token_map.grids
     if not grids:
         return Check(name, None, "Visual tokens are queries over the whole picture: there is no grid of patches.")
-    sizes = " and ".join(f"{grid.rows} x {grid.cols}" for grid in grids)
-    off = "everything that shows patches in the picture"
-    misses, wide = [], []
-    for grid in grids:
-        found = [miss for spot in SPOTS if (miss := _miss(loaded, encoded, shown, grid, spot)) is not None]
-        misses += found
-        reach = min(BLUR, min(grid.rows, grid.cols) // 6)
-        lean = np.abs(np.mean(found, axis=0)).max() if found else 0.0
-        wide.append(bool(found) and (np.abs(found).max() > reach or lean > LEAN))
-    hits = sum(miss == (0, 0) for miss in misses)
-    told = f"{hits} of {len(misses)} painted patches move their own token most, of {sizes}"
-    if misses and hits >= ENOUGH * len(misses):
-        return Check(name, True, f"{told}.")
-    if misses and not any(wide):
-        return Check(name, True, f"{told}; the others one at most {np.abs(misses).max()} away, to all sides.")
-    return Check(name, False, f"{told}.", off)
+    told = []
+    for number, grid in enumerate(grids):
+        report(0.3 + 0.7 * number / len(grids), 1, "Checking the model against itself: painting patches")
+        found = placing(grid.rows, grid.cols, partial(_moved_by, loaded, encoded, shown, grid))
+        told.append(f"{found.why} (of {grid.rows} x {grid.cols})")
+        if not found.right:
+            return Check(name, False, f"{_sentence(told[-1])}", "everything that shows patches in the picture")
+    return Check(name, True, _sentence("; ".join(told)))
 
 
-def _miss(
-    loaded: LoadedModel, encoded: Encoded, shown: Picture, grid: PatchGrid, spot: tuple[float, float]
-) -> tuple[int, int] | None:
-    """Rows and columns from the painted patch at ``spot`` to the token of its view that moves most; ``None`` where the
-    patch covers no whole pixel."""
-    row, col = int(spot[0] * grid.rows), int(spot[1] * grid.cols)
-    x0, y0, x1, y1 = grid.boxes[row, col]
+def _moved_by(
+    loaded: LoadedModel, encoded: Encoded, shown: Picture, grid: PatchGrid, spot: tuple[int, int]
+) -> np.ndarray | None:
+    """How far each token of the grid moves when the patch at ``spot`` is painted; ``None`` where it covers no pixel."""
+    x0, y0, x1, y1 = grid.boxes[spot]
     box = (ceil(x0), ceil(y0), floor(x1) - 1, floor(y1) - 1)
     if box[2] < box[0] or box[3] < box[1]:
         return None
     image = shown.image.copy()
     ImageDraw.Draw(image).rectangle(box, fill=(255, 30, 0))
     painted = encode(loaded, DEFAULT_PROMPT, Picture(image, "painted", f"{shown.digest} {box}"))
-    most = int(_movement(loaded, encoded, painted)[grid.positions].argmax())
-    return most // grid.cols - row, most % grid.cols - col
+    return _movement(loaded, encoded, painted)[grid.positions].astype(float)
+
+
+def _sentence(clause: str) -> str:
+    return f"{clause[0].upper()}{clause[1:]}."
 
 
 def _movement(loaded: LoadedModel, one: Encoded, other: Encoded) -> np.ndarray:

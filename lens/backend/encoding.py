@@ -7,7 +7,7 @@ before the prompt.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -82,6 +82,7 @@ class TokenMap:
         grids: the patch grids of the picture, coarse view first; empty without a picture, and where visual tokens are
             queries that belong to no place in it.
         image_size: (width, height) of the original picture.
+        view: which of ``grids`` is looked at, see :func:`visual_grid` and :func:`in_view`.
     """
 
     ids: tuple[int, ...]
@@ -89,6 +90,7 @@ class TokenMap:
     texts: tuple[str, ...]
     grids: tuple[PatchGrid, ...] = ()
     image_size: tuple[int, int] | None = None
+    view: int = 0
 
     @cached_property
     def visual_positions(self) -> Int[np.ndarray, " visual"]:
@@ -100,7 +102,7 @@ class TokenMap:
 
 
 def visual_grid(token_map: TokenMap) -> PatchGrid:
-    """The (coarsest) patch grid of the picture; :class:`CapabilityMissing` where there is none."""
+    """The patch grid of the picture that is looked at; :class:`CapabilityMissing` where there is none."""
     if not token_map.grids and len(token_map.visual_positions):
         raise CapabilityMissing(
             f"The {len(token_map.visual_positions)} visual tokens of this model are queries over the whole picture, so "
@@ -108,18 +110,37 @@ def visual_grid(token_map: TokenMap) -> PatchGrid:
         )
     if not token_map.grids:
         raise CapabilityMissing("There are no visual tokens here, only text; give a picture along with the prompt.")
-    return token_map.grids[0]
+    return token_map.grids[token_map.view]
+
+
+def visual_order(token_map: TokenMap) -> Int[np.ndarray, " patches"]:
+    """Where each patch of the view stands among ``visual_positions``, in reading order: other views' tokens lie between
+    them, and a view's rows need not follow one another in the sequence."""
+    return np.searchsorted(token_map.visual_positions, visual_grid(token_map).positions.reshape(-1))
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Model inputs (a batch of one) with their :class:`TokenMap`; ``key`` hashes their content and the model's."""
+    """Model inputs (a batch of one) with their :class:`TokenMap`; ``key`` hashes their content and the model's, and names
+    the view."""
 
     inputs: dict[str, torch.Tensor]
     token_map: TokenMap
     key: str
     prompt: str
     picture: Picture | None = field(default=None)
+
+    @property
+    def run(self) -> str:
+        """``key`` without the view: what the model computes is the same in each."""
+        return self.key.partition("@")[0]
+
+
+def in_view(encoded: Encoded, view: int) -> Encoded:
+    """The same input, looked at in another of its picture's views; one that it hasn't got gives the first."""
+    view = view if 0 <= view < len(encoded.token_map.grids) else 0
+    token_map = replace(encoded.token_map, view=view)
+    return replace(encoded, token_map=token_map, key=f"{encoded.run}@{view}" if view else encoded.run)
 
 
 def encode(loaded: LoadedModel, prompt: str, picture: Picture | None = None) -> Encoded:

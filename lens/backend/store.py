@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from lens.backend.answers import Answer, generate
@@ -102,14 +102,15 @@ class Store:
         return self.models.get(spec, lambda: load(spec))
 
     def trace(self, loaded: LoadedModel, encoded: Encoded, sites: Iterable[str]) -> Trace:
-        """The trace of ``encoded`` at ``sites``, run once for the same content."""
+        """The trace of ``encoded`` at ``sites``, run once for the same content, whatever view is looked at."""
         wanted = tuple(dict.fromkeys(sites))
-        key: tuple[Any, ...] = (encoded.key, str(loaded.dtype), str(loaded.device), wanted)
-        return self.traces.get(key, lambda: trace(loaded, encoded, wanted))
+        key: tuple[Any, ...] = (encoded.run, str(loaded.dtype), str(loaded.device), wanted)
+        held = self.traces.get(key, lambda: trace(loaded, encoded, wanted))
+        return held if held.key == encoded.key else replace(held, key=encoded.key, token_map=encoded.token_map)
 
     def answer(self, loaded: LoadedModel, encoded: Encoded) -> Answer:
         """The model's greedy answer, generated once for the same content."""
-        key = (encoded.key, str(loaded.dtype), str(loaded.device))
+        key = (encoded.run, str(loaded.dtype), str(loaded.device))
         return self.answers.get(key, lambda: generate(loaded, encoded))
 
 

@@ -28,13 +28,17 @@ def _run(args: argparse.Namespace) -> None:
     from lens.backend.catalog import find, prepare
     from lens.backend.checking import check
     from lens.backend.images import open_picture
+    from lens.backend.selfcheck import keep
     from lens.backend.store import STORE
 
     picture = open_picture(args.image) if args.image else None
     spec = find(args.model)
     with progress() as report:
         prepare(spec, report)
-    found = check(STORE.model(spec), picture)
+        loaded = STORE.model(spec)
+        found = check(loaded, picture, report)
+    if picture is None:
+        keep(loaded, found)
     if args.json:
         write_json(args.json, {**asdict(found), "passed": found.passed, "off": list(found.off)})
     else:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lens.backend.encoding import visual_grid
+from lens.backend.encoding import visual_grid, visual_order
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import Trace, hidden_sites
 from lens.embedlens.discovery import vision_norms, vision_site
@@ -216,7 +216,7 @@ def transprune(
     for block in blocks:
         for part in ("attention", "mlp"):
             total += transition(trace.site(f"{part}_in.{block}"), trace.site(f"{part}.{block}"))[positions]
-    received = attention[min(blocks[-1], trace.depth - 1)].astype(float)
+    received = attention[min(blocks[-1], trace.depth - 1)].astype(float)[visual_order(trace.token_map)]
     return total / total.sum(), received / received.sum()
 
 
@@ -297,10 +297,10 @@ def _rank(
     scores: dict[str, np.ndarray],
     missing: dict[str, str],
 ) -> None:
-    """The rankings that need attention; their order is that of ``token_map.visual_positions``, which the grid shares."""
+    """The rankings that need attention, which comes for the visual tokens of all views."""
     if attention is None:
         missing.update(dict.fromkeys(("transprune", "idpruner", "attention"), "This model gives no attention weights."))
         return
-    scores["attention"] = attention.mean(0).astype(float)
+    scores["attention"] = attention.mean(0).astype(float)[visual_order(trace.token_map)]
     scores["transprune"] = np.sum(transprune(trace, attention), axis=0)
     scores["idpruner"] = idpruner(scores["attention"], trace.hidden(0)[positions], trade)

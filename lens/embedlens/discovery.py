@@ -119,7 +119,7 @@ def vision_norms(loaded: LoadedModel, held: Trace) -> Float[np.ndarray, " visual
     cells = held.site(site)
     grid = visual_grid(held.token_map)
     spare = len(cells) - grid.rows * grid.cols
-    if spare not in (0, 1):
+    if spare not in (0, 1) or len(held.token_map.grids) > 1:
         return None
     return cells[spare:].float().norm(dim=-1).numpy()  # a class token goes first
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from lens.backend.encoding import visual_grid
+from lens.backend.encoding import visual_grid, visual_order
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import Trace
@@ -77,7 +77,7 @@ def quantities(
     """
     tables = {"norm": (0, norms(held)), "cosine": (1, turns(held))}
     if attention is not None:
-        tables["attention"] = (1, attention)
+        tables["attention"] = (1, attention[:, visual_order(held.token_map)])
     if words is not None:
         tables["stability"] = (1, (words[1:] == words[:-1]).astype(float))
     return tables

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lens.backend.answered import with_answer
-from lens.backend.encoding import Encoded, TokenMap, encode, visual_grid
+from lens.backend.encoding import Encoded, TokenMap, encode, in_view, visual_grid
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.backend.store import STORE
@@ -98,14 +98,15 @@ def ask(
     *,
     answer: str | tuple[int, ...] | None = None,
     sites: Iterable[str] = (),
+    view: int = 0,
 ) -> Asked:
     """Ask, and trace the question with its greedy answer, or with a given ``answer`` (text or tokens) that is forced on the
-    model; ``sites``: what else to trace. Both are kept in the store.
+    model; ``sites``: what else to trace; ``view``: which of the picture's to look at. Both are kept in the store.
 
     Raises:
         PromptUnusable, CapabilityMissing: see :func:`lens.backend.encoding.encode`.
     """
-    encoded = encode(loaded, prompt, picture)
+    encoded = in_view(encode(loaded, prompt, picture), view)
     if answer is None:
         said = STORE.answer(loaded, encoded)
         ids, text = said.ids, said.text

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lens.backend.attention import attention_rollout
-from lens.backend.encoding import visual_grid
+from lens.backend.encoding import visual_grid, visual_order
 from lens.backend.loading import LoadedModel
 from lens.backend.maskfiles import Mask
 from lens.backend.regions import areas, covered
@@ -51,9 +51,7 @@ def rollout(loaded: LoadedModel, asked: Asked, position: int) -> SimilarityMap:
     """
     grid = visual_grid(asked.token_map)
     flow = attention_rollout(loaded, asked.encoded, position)[1:]
-    places = {int(position): i for i, position in enumerate(asked.token_map.visual_positions)}
-    order = [places[int(position)] for position in grid.positions.reshape(-1)]
-    raw = flow[:, order].astype(float).reshape(len(flow), grid.rows, grid.cols)
+    raw = flow[:, visual_order(asked.token_map)].astype(float).reshape(len(flow), grid.rows, grid.cols)
     return _like(asked.trace, raw, "rollout", "attention rollout", range(1, len(flow) + 1))
 
 

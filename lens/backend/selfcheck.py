@@ -1,0 +1,133 @@
+"""What a model was found able to give: the checks of :mod:`lens.backend.checking`, run once when it is first used.
+
+The report is kept in ``checks`` of the cache folder under all that it depends on: weights, family row, tokenizer, image
+processor, dtype, these checks and the version of transformers. A lens names the checks that it :func:`needs`; where one
+of them failed it is refused with a sentence, and the others go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import transformers
+
+from lens.backend.checking import Check, Report, check
+from lens.backend.files import write_json
+from lens.backend.loading import LoadedModel
+from lens.errors import CapabilityMissing, LensError
+from lens.home import home
+from lens.progress import Report as Progress
+from lens.progress import silent
+
+VERSION = 2
+"""Of the checks: raised when one of them changes, so that models are checked again."""
+
+STATES = ("places", "layers")
+"""What everything that reads states at layers rests on."""
+PATCHES = (*STATES, "visual positions", "patches")
+"""What everything rests on that shows states of visual tokens where they lie in the picture."""
+
+
+_HELD: WeakKeyDictionary[LoadedModel, Report] = WeakKeyDictionary()
+"""Of the models in memory, so that a page asks no disk."""
+
+
+def checked(loaded: LoadedModel, report: Progress = silent) -> Report:
+    """The report about ``loaded``: the one on file, else made now and kept."""
+    with loaded.lock:  # a second asker waits for the first one's report
+        held = _HELD.get(loaded) or known(loaded)
+        if held is None:
+            held = _made(loaded, report)
+            try:
+                write_json(_path(loaded), asdict(held))
+            except OSError:  # a full or read-only cache folder: the model is checked again next time
+                pass
+        _HELD[loaded] = held
+    return held
+
+
+def known(loaded: LoadedModel) -> Report | None:
+    """The report about ``loaded`` that is on file; ``None`` while it was never checked."""
+    return _read(_path(loaded), loaded)
+
+
+def keep(loaded: LoadedModel, report: Report) -> None:
+    """Put a report that was just made on file."""
+    _HELD[loaded] = report
+    write_json(_path(loaded), asdict(report))
+
+
+def needs(report: Report, what: str, *checks: str) -> None:
+    """Refuse ``what`` in a sentence if one of ``checks`` failed.
+
+    Raises:
+        CapabilityMissing: names the first failed check and what it found.
+    """
+    for one in report.checks:
+        if one.passed is False and one.name in checks:
+            raise CapabilityMissing(
+                f"{what} is off for {report.model}: the model fails the check {one.name!r} ({one.why.rstrip('.')}); "
+                f"`python -m lens check {report.model}` says more. Choose another model."
+            )
+
+
+def sentence(report: Report) -> str:
+    """The report in one sentence."""
+    failed = [one.name for one in report.checks if one.passed is False]
+    unasked = [one for one in report.checks if one.passed is None]
+    if failed:
+        return (
+            f"Checked against itself: {len(failed)} of {len(report.checks)} checks fail ({', '.join(failed)}), so off "
+            f"is: {', '.join(report.off)}."
+        )
+    told = f"Checked against itself: all {len(report.checks) - len(unasked)} checks pass"
+    return f"{told}. {unasked[0].why}" if unasked else f"{told}."
+
+
+def _made(loaded: LoadedModel, report: Progress) -> Report:
+    try:
+        return check(loaded, report=report)
+    except LensError:
+        raise
+    except Exception as error:  # a model may break in ways of its own; what can be used is then tried without a word
+        why = f"The checks themselves broke off ({type(error).__name__}: {' '.join(str(error).split())[:160]})."
+        return Report(
+            loaded.name,
+            loaded.anatomy.family.name,
+            loaded.model.config.model_type,
+            (Check("places", False, why, "everything"),),
+        )
+
+
+def _path(loaded: LoadedModel) -> Path:
+    parts = (
+        VERSION,
+        transformers.__version__,
+        loaded.fingerprint,
+        loaded.tokenizer_hash,
+        str(loaded.dtype),
+        repr(loaded.anatomy.family),
+        _settings(loaded),
+    )
+    return home() / "checks" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.json"
+
+
+def _settings(loaded: LoadedModel) -> str:
+    """Of the image processor: a checkpoint may come with another one."""
+    if loaded.processor is None:
+        return ""
+    return json.dumps(loaded.processor.image_processor.to_dict(), sort_keys=True, default=str)
+
+
+def _read(path: Path, loaded: LoadedModel) -> Report | None:
+    """What is on file, under the name that the model has now; ``None`` if there is nothing, or nothing to be read."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        checks = tuple(Check(**one) for one in held["checks"])
+        return Report(loaded.name, held["family"], held["model_type"], checks) if checks else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
