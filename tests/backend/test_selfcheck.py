@@ -70,7 +70,9 @@ def test_what_needs_a_failed_check_is_off_and_the_rest_on(llama: LoadedModel):
     report = Report("m", "LLaVA", "llava", (Check("places", True, ""), Check("layers", True, ""), FAILED))
     keep(llama, report)
     needs(checked(llama), "What reads features", *STATES)
-    with pytest.raises(CapabilityMissing, match=r"^Maps is off for .*fails the check 'patches' \(The grid lies elsewhere"):
+    with pytest.raises(
+        CapabilityMissing, match=r"^Maps is off for .*fails the check 'patches' \(The grid lies elsewhere"
+    ):
         needs(checked(llama), "Maps", *PATCHES)
     assert "1 of 3 checks fail (patches), so off is: everything that shows patches" in sentence(checked(llama))
 
