@@ -83,4 +83,6 @@ def _row(vote: Vote) -> dict[str, object]:
 def _pooled(
     _reader: Reader, _index: Index | None, layer: int, cells: tuple[tuple[int, int], ...], key: tuple[str, str]
 ) -> Pooled:
-    return read_pooled(_reader.loaded, _reader.trace, _index, layer, cells, readings.lenses(_index), readings.K)
+    return read_pooled(
+        _reader.loaded, _reader.trace, _index, layer, cells, readings.lenses(_index, _reader), readings.K
+    )
