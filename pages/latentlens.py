@@ -19,6 +19,9 @@ from ui.neighboursections import SECTIONS
 from ui.readings import UNITS, View
 from ui.state import Reader
 
+# What the picture takes for a selection, with or without dragging; Streamlit takes no click while a drag draws a box.
+MODES = {False: ("points",), True: ("box", "lasso")}
+
 OVERLAYS = {"similarity": "Heat map", "words": "Words", "none": "Picture"}
 HELP = """**What you see.** Each square is one visual token: the part of the picture it covers. Its hidden state at the
 chosen layer is compared with words in three ways. *LatentLens* looks for the nearest states of words **in sentences**, at
@@ -42,8 +45,14 @@ def explore(reader: Reader, index: Index | None) -> None:
     nearest = readings.one_patch(reader, index, layer, (row, col)).neighbours
     left, right = st.columns(2, gap="medium")
     with left:
-        export.show(picture, take_selection("picture", grid.rows, grid.cols), ("points", "box", "lasso"))
-        st.caption("Click a patch, or drag a box for a region. Hatched: outside the encoder's view.")
+        drags = st.toggle(
+            "Drag a region", key="drag", help="While this is on, dragging draws a box (or a lasso, see the figure's upper "
+            "right) and clicks choose no patch."
+        )  # fmt: skip
+        if drags:
+            picture.figure.update_layout(dragmode="select")
+        export.show(picture, take_selection("picture", grid.rows, grid.cols), MODES[drags])
+        st.caption("Click a patch. Hatched: outside the encoder's view.")
     with right:
         st.markdown(f"**Patch {row}, {col}** · layer {layer} of {reader.trace.depth}")
         # The latent lens shows sentences and gets more room.
@@ -116,7 +125,7 @@ def picture_exhibit(
     else:
         figure = patch_picture(image, boxes, values=values if overlay == "similarity" else None, words=words, **common)
     outline(figure, boxes, region, colour=REGION)
-    figure.update_layout(dragmode="select", selectionrevision=str((selected, *region)))
+    figure.update_layout(selectionrevision=str((selected, *region)))
     title = f"{cards.TITLES[lens]} at layer {reading.layer}: each visual token's nearest words"
     return Exhibit("picture", title, figure, lambda: rows_of(reading), facts)
 
