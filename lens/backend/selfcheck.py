@@ -1,8 +1,10 @@
 """What a model was found able to give: the checks of :mod:`lens.backend.checking`, run once when it is first used.
 
 The report is kept in ``checks`` of the cache folder under all that it depends on: weights, family row, tokenizer, image
-processor, dtype, these checks and the version of transformers. A lens names the checks that it :func:`needs`; where one
-of them failed it is refused with a sentence, and the others go on.
+processor, dtype, these checks and the version of transformers. Those of the offline models come with the project
+(:data:`SHIPPED`), so that a first start waits for no check: ``python -m lens check demo`` makes one anew, and its file in
+the cache folder is what is shipped. A lens names the checks that it :func:`needs`; where one of them failed it is refused
+with a sentence, and the others go on.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ PATCHES = (*STATES, "visual positions", "patches")
 """What everything rests on that shows states of visual tokens where they lie in the picture."""
 
 
+SHIPPED = Path(__file__).parent / "checks"
+"""Reports that come with the project, under the same names as in the cache folder."""
+
 _HELD: WeakKeyDictionary[LoadedModel, Report] = WeakKeyDictionary()
 """Of the models in memory, so that a page asks no disk."""
 
@@ -41,18 +46,25 @@ def checked(loaded: LoadedModel, report: Progress = silent) -> Report:
     with loaded.lock:  # a second asker waits for the first one's report
         held = _HELD.get(loaded) or known(loaded)
         if held is None:
-            held = _made(loaded, report)
             try:
-                write_json(_path(loaded), asdict(held))
-            except OSError:  # a full or read-only cache folder: the model is checked again next time
-                pass
+                held = check(loaded, report=report)
+            except LensError:
+                raise
+            except Exception as error:  # a model may break in ways of its own
+                held = _broken_off(loaded, error)
+            else:
+                try:
+                    write_json(_path(loaded), asdict(held))
+                except OSError:  # a full or read-only cache folder: the model is checked again next time
+                    pass
         _HELD[loaded] = held
     return held
 
 
 def known(loaded: LoadedModel) -> Report | None:
-    """The report about ``loaded`` that is on file; ``None`` while it was never checked."""
-    return _read(_path(loaded), loaded)
+    """The report about ``loaded`` that is on file, here or with the project; ``None`` while it was never checked."""
+    path = _path(loaded)
+    return _read(path, loaded) or _read(SHIPPED / path.name, loaded)
 
 
 def keep(loaded: LoadedModel, report: Report) -> None:
@@ -88,19 +100,12 @@ def sentence(report: Report) -> str:
     return f"{told}. {unasked[0].why}" if unasked else f"{told}."
 
 
-def _made(loaded: LoadedModel, report: Progress) -> Report:
-    try:
-        return check(loaded, report=report)
-    except LensError:
-        raise
-    except Exception as error:  # a model may break in ways of its own; what can be used is then tried without a word
-        why = f"The checks themselves broke off ({type(error).__name__}: {' '.join(str(error).split())[:160]})."
-        return Report(
-            loaded.name,
-            loaded.anatomy.family.name,
-            loaded.model.config.model_type,
-            (Check("places", False, why, "everything"),),
-        )
+def _broken_off(loaded: LoadedModel, error: Exception) -> Report:
+    """What breaks the checks would break every lens, or worse, wouldn't: so everything is off. Not kept on file, since the
+    cause may be gone next time (too little memory, say)."""
+    why = f"The checks themselves broke off ({type(error).__name__}: {' '.join(str(error).split())[:160]})."
+    failed = Check("places", False, why, "everything")
+    return Report(loaded.name, loaded.anatomy.family.name, loaded.model.config.model_type, (failed,))
 
 
 def _path(loaded: LoadedModel) -> Path:

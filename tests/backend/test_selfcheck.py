@@ -64,6 +64,9 @@ def test_checks_that_break_off_are_a_failed_check(llama: LoadedModel, monkeypatc
     monkeypatch.setattr(selfcheck, "check", broken)
     found = checked(llama)
     assert found.off == ("everything",) and "RuntimeError: no kernel" in found.checks[0].why
+    with pytest.raises(CapabilityMissing, match="no kernel"):
+        needs(found, "What reads features", *STATES)
+    assert known(llama) is None  # the cause may be gone next time
 
 
 def test_what_needs_a_failed_check_is_off_and_the_rest_on(llama: LoadedModel):

@@ -34,10 +34,7 @@ class Shell:
 
 
 @pytest.fixture
-def shell_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Shell]:
+def shell_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Shell]:
     """Makes a :class:`Shell` from the words of a command and its files by name."""
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(terminal, "PATIENCE", 1e9)  # no progress on stderr, however slow the machine
     return lambda *command, **files: Shell(command, files, capsys)

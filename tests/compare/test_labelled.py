@@ -83,11 +83,6 @@ def synonyms(loaded: LoadedModel, index: Index, labels: Labels) -> dict[str, lis
     return found
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
-
-
 def words_of(loaded: LoadedModel, index: Index, path: Path, layer: int) -> dict[tuple[int, int], dict[str, list[str]]]:
     """By patch and lens, the words that the page shows."""
     held = trace(loaded, encode(loaded, DEFAULT_PROMPT, open_picture(path)), [f"hidden.{layer}"])

@@ -46,12 +46,6 @@ def index(llava: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Index
     return build_index(llava, corpus, tmp_path_factory.mktemp("indexes") / "three", layers=(1, 3), factory="Flat")
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def lines(home: Path) -> list[dict]:
     (file,) = (home / "patchbench").glob("*.jsonl")
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

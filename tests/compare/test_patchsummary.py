@@ -176,7 +176,6 @@ def test_a_result_made_here_goes_before_the_shipped_one(
     bench: PatchBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(patchsummary, "SHIPPED", tmp_path)
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
     (tmp_path / "patchbench-m.json").write_text(to_text(bench), encoding="utf-8")
     for items in (60, 120):
         keep(replace(bench, items=items))

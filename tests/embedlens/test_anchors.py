@@ -16,11 +16,6 @@ from lens.errors import AnchorsMismatch, AnchorsUnreadable
 from tests.embedlens.planted import Planted
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
-
-
 def published(loaded: LoadedModel, token: str) -> Anchors:
     anchor = Anchor(50, token, "dead", "", math.nan, math.nan, math.nan)
     return Anchors(loaded.spec.source, "", "", 0, {}, (), (anchor,), "published", "As the authors say.")

@@ -24,11 +24,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return tiny_llama(tmp_path_factory.mktemp("counted"), bos=True)
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
-
-
 def corpus(sentences: list[str] = SENTENCES) -> Corpus:
     return Corpus("patterns", lambda: sentences)
 

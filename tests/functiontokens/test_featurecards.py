@@ -70,8 +70,7 @@ def test_similar_features_have_the_highest_cosines(model: LoadedModel):
     assert len(similar_features(features, 9, k=10**6)) == features.size - 1
 
 
-def test_a_card_tells_the_groups_apart(model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
+def test_a_card_tells_the_groups_apart(model: LoadedModel, tmp_path: Path):
     corpus = Corpus("patterns", lambda: SENTENCES)
     graph = build_graph(model, corpus, [open_features(model, "neurons-2")], tmp_path / "g", permutations=1)["neurons-2"]
     function = graph.counts.function_ids()

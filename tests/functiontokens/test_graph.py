@@ -41,11 +41,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return tiny_llama(tmp_path_factory.mktemp("graphs"))
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture(scope="module")
 def dictionary(model: LoadedModel) -> dict[int, tuple[int, ...]]:
     """Feature 0 on one token, 1 on two, 4 on all of them, 5 on a token that occurs at the beginning alone; others never."""

@@ -317,7 +317,6 @@ def test_the_untrained_model_has_new_weights_and_an_identity_of_its_own(make, tm
 def test_the_command_trains_measures_and_publishes(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
     from lens.functiontokens.features import features_for, open_features
 
-    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path / "home"))
     loaded = tiny_llama(tmp_path / "model", seed=5)
     text = tmp_path / "text.txt"
     text.write_text("\n".join(corpus), encoding="utf-8")
