@@ -13,7 +13,7 @@ from lens.figures.latentlens import patch_picture, word_grid
 from lens.latentlens.index import Index
 from lens.latentlens.reading import Reading, default_layer, rows_of, score
 from ui import cards, export, navigation, readings, sidebar, state
-from ui.clicks import take_selection
+from ui.clicks import said, take_selection, taken
 from ui.export import Exhibit
 from ui.neighboursections import SECTIONS
 from ui.readings import UNITS, View
@@ -51,8 +51,11 @@ def explore(reader: Reader, index: Index | None) -> None:
         )  # fmt: skip
         if drags:
             picture.figure.update_layout(dragmode="select")
-        export.show(picture, take_selection("picture", grid.rows, grid.cols), MODES[drags])
-        st.caption("Click a patch. Hatched: outside the encoder's view.")
+        size = (reader.picture.width, reader.picture.height)
+        export.show(picture, take_selection("picture", grid.boxes, size), MODES[drags])
+        if said():
+            st.info(said())
+        st.caption(("Drag over patches." if drags else "Click a patch.") + " Hatched: outside the encoder's view.")
     with right:
         st.markdown(f"**Patch {row}, {col}** · layer {layer} of {reader.trace.depth}")
         # The latent lens shows sentences and gets more room.
@@ -125,7 +128,7 @@ def picture_exhibit(
     else:
         figure = patch_picture(image, boxes, values=values if overlay == "similarity" else None, words=words, **common)
     outline(figure, boxes, region, colour=REGION)
-    figure.update_layout(selectionrevision=str((selected, *region)))
+    figure.update_layout(selectionrevision=str((taken(), selected, *region)))
     title = f"{cards.TITLES[lens]} at layer {reading.layer}: each visual token's nearest words"
     return Exhibit("picture", title, figure, lambda: rows_of(reading), facts)
 

@@ -24,7 +24,10 @@ def region(view: View) -> list[Exhibit]:
     grid = visual_grid(view.reader.encoded.token_map)
     cells = state.region(grid.rows, grid.cols)
     if not cells:
-        st.info("Drag a box over the picture above; for a free shape, choose the lasso at the picture's upper right.")
+        st.info(
+            "No region is chosen. Switch on “Drag a region” above the picture and drag a box over it; for a free shape, "
+            "choose the lasso at the picture's upper right."
+        )
         return []
     head, clear = st.columns([5, 2], vertical_alignment="center")
     head.markdown(f"**Region of {counted(len(cells))}** · layer {view.layer} of {view.reader.trace.depth}")

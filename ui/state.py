@@ -170,8 +170,9 @@ def choose_prompt(text: str) -> None:
 
 
 def choose_patch(row: int, col: int) -> None:
-    """Put a patch in view on every page."""
+    """Put a patch in view on every page. Patch and region are one selection: it takes the region away."""
     st.query_params["patch"] = f"{row},{col}"
+    st.query_params.pop("region", None)
     remember()
 
 
