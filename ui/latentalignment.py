@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,16 +48,35 @@ def text_layers(view: View) -> list[Exhibit]:
         return []
     drawn = exhibit(view, index, found)
     export.show(drawn)
-    pictures = f" Means over {len(found.names)} pictures; whiskers: the least and the greatest." * (
-        len(found.names) > 1
-    )
+    st.markdown(finding(found))
+    many = f" Means over {len(found.names)} pictures; whiskers: the least and the greatest." * (len(found.names) > 1)
     st.caption(
         f"Left: of the {found.k} nearest contexts of each patch, the share that each stored text layer supplies; rows sum "
-        f"to 1. Middle: the same for {SHUFFLED} states a layer in which every dimension was shuffled over the patches: a "
-        "text layer that these find as well is near to anything. Right: how near the best context is, patches and shuffled "
-        f"states.{pictures}"
+        f"to 1. Middle: the same for {SHUFFLED} states a layer in which every dimension was shuffled over the patches: what "
+        "these find as well needs no alignment. Right: mean cosine of the nearest context, for patches and for shuffled "
+        f"states.{many} Framed: the layer in view."
     )
     return [drawn]
+
+
+def finding(found: Alignment) -> str:
+    """What the control says of the matrix, in words and numbers."""
+    if math.isnan(found.likeness):
+        return "Matrix or control is the same everywhere, so that the two can't be compared."
+    numbers = (
+        f"correlation {found.likeness:.2f} over all cells; the same text layer comes first at {found.same_best} of "
+        f"{len(found.visual_layers)} visual layers; mean cosine of the nearest context {found.similarity.mean():.2f} for "
+        f"patches, {found.shuffled_similarity.mean():.2f} for shuffled states"
+    )
+    if found.explained:
+        return (
+            f"**The control looks almost like the pattern** ({numbers}). Most of the pattern follows from the values that "
+            "each dimension takes at a layer, whichever patch has them: it is weak evidence that the patches resemble that "
+            "depth of the text."
+        )
+    return (
+        f"**The control differs from the pattern** ({numbers}). Where the two agree, there is no evidence of alignment."
+    )
 
 
 def exhibit(view: View, index: Index, found: Alignment) -> Exhibit:

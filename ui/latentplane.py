@@ -21,49 +21,38 @@ from ui.work import offered
 
 SCOPES = {"layer": "The layer in view", "all": "The stored layers together"}
 COLOURS = {"word": "Best word", "layer": "Layer", "position": "Place in the picture"}
+METHODS = ("PCA", "UMAP")
+HOW = "Circles: visual tokens; click one to choose its patch (ringed). Diamonds: their nearest contexts in the text index. "
+CENTRED = "Each cloud had its own mean taken off. "
+APART = "Visual and text states often form two clouds: nearest among all texts need not be near. "
+UMAP = "UMAP keeps neighbourhoods; distances between groups mean nothing. "
 FEW, ONE = 3, 1
 """Neighbours of each token that are drawn: of one layer, of many."""
 
 
 def token_map(view: View) -> list[Exhibit]:
-    """PCA at once, UMAP as soon as it is there."""
+    """PCA at once; UMAP when the reader chooses it."""
     if view.index is None:
         st.info("This map needs a text index; build one with `python -m lens index build`.")
         return []
-    scope, colour, centred = choose()
+    scope, colour, centred, method = choose()
     layers = (view.layer,) if scope == "layer" else tuple(sorted({0, *view.index.layers}))
     content = readings.content(view.reader, view.index)
-    quick = _flat(view.reader, view.index, layers, centred, content)
-    place = st.container()
-    slow = offered(
-        "plane", (content, layers, centred), "UMAP", _folded(quick.points), "UMAP takes up to a minute the first time.",
-        at_once=True,
-    )  # fmt: skip
-    shown = slow or quick
-    methods = list(reversed(shown.planes))
-    with place:
-        method = methods[0]
-        if len(methods) > 1:
-            method = st.segmented_control("Map", methods, default=methods[0], key="plane-method", required=True)
-        drawn = exhibit(view, view.index, shown, str(method), colour, layers)
-        export.show(drawn, on_select=take_click("plane"))
-    apart = " Each cloud had its own mean taken off." if centred else ""
-    st.caption(
-        f"Circles: visual tokens; click one to choose its patch (ringed). Diamonds: their nearest contexts in the text "
-        f"index.{apart} "
-        + ("UMAP keeps neighbourhoods; distances between groups mean nothing." if method == "UMAP" else "")
-        + (
-            " Visual and text states often form two clouds: nearest among all texts need not be near."
-            if not centred
-            else ""
-        )
-    )
+    shown = _flat(view.reader, view.index, layers, centred, content)
+    if method == "UMAP":
+        folds = offered("plane", (content, layers, centred), "UMAP", _folded(shown.points), "", at_once=True)
+        if folds is None:
+            return []
+        shown = folds
+    drawn = exhibit(view, view.index, shown, method, colour, layers)
+    export.show(drawn, on_select=take_click("plane"))
+    st.caption(f"{HOW}{CENTRED if centred else APART}{UMAP if method == 'UMAP' else ''}")
     return [drawn]
 
 
-def choose() -> tuple[str, str, bool]:
-    """Which tokens, by what they are coloured, and whether the two clouds are laid upon each other."""
-    first, second, third = st.columns([5, 5, 4], vertical_alignment="bottom", gap="medium")
+def choose() -> tuple[str, str, bool, str]:
+    """Which tokens, by what they are coloured, whether the two clouds are laid upon each other, and the projection."""
+    first, second, third, fourth = st.columns([10, 10, 5, 6], vertical_alignment="bottom", gap="medium")
     scope = first.segmented_control(
         "Visual tokens of", list(SCOPES), default="layer", key="plane-of", format_func=SCOPES.get, required=True,
         bind="query-params",
@@ -72,12 +61,17 @@ def choose() -> tuple[str, str, bool]:
         "Coloured by", list(COLOURS), default="word", key="plane-colour", format_func=COLOURS.get, required=True,
         bind="query-params",
     )  # fmt: skip
-    centred = third.toggle(
+    method = third.segmented_control(
+        "Projection", list(METHODS), default="PCA", key="plane-method", required=True, bind="query-params",
+        help="PCA keeps as much of the variance as two axes can hold. UMAP keeps who is near whom; it takes some seconds, "
+        "and the first time up to a minute.",
+    )  # fmt: skip
+    centred = fourth.toggle(
         "Centre each cloud", key="plane-centred", bind="query-params",
         help="Takes the mean of the visual tokens off them and that of the texts off these, which hides how far apart the "
         "two are and shows whether their inner order agrees.",
     )  # fmt: skip
-    return scope, colour, centred
+    return scope, colour, centred, method
 
 
 def exhibit(view: View, index: Index, shown: Plane, method: str, colour: str, layers: tuple[int, ...]) -> Exhibit:

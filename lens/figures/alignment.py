@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from lens.figures.theme import CATEGORIES, INK, SCALE, new_figure
+from lens.figures.theme import CATEGORIES, INK, PAPER, SCALE, new_figure
 
-DOMAINS = ((0.0, 0.37), (0.41, 0.62), (0.74, 1.0))
+DOMAINS = ((0.0, 0.3), (0.33, 0.63), (0.75, 1.0))
+TITLES = ("Neighbours of the patches", "Control: shuffled states", "Cosine of the nearest context")
 
 
 def alignment(
@@ -43,7 +44,7 @@ def alignment(
             )
         )  # fmt: skip
     _curve(figure, similarity, places, visual_layers, "patches", CATEGORIES[0], "solid")
-    _curve(figure, control_similarity, places, visual_layers, "shuffled", "#6e7781", "dot")
+    _curve(figure, control_similarity, places, visual_layers, "shuffled states", "#6e7781", "dot")
     step = 1 if len(places) <= 16 else 2
     rows = {"tickvals": places[::step], "ticktext": [str(v) for v in visual_layers[::step]], "showgrid": False,
             "range": [len(places) - 0.5, -0.5]}  # fmt: skip
@@ -51,21 +52,27 @@ def alignment(
     figure.update_layout(
         xaxis={**columns, "domain": DOMAINS[0], "title": "text layer", "anchor": "y"},
         xaxis2={**columns, "domain": DOMAINS[1], "title": "text layer", "anchor": "y2"},
-        xaxis3={"domain": DOMAINS[2], "title": "mean cosine of the best neighbour", "anchor": "y3"},
+        xaxis3={"domain": DOMAINS[2], "title": "mean over the patches", "anchor": "y3"},
         yaxis={**rows, "title": "visual layer", "anchor": "x"},
         yaxis2={**rows, "showticklabels": False, "anchor": "x2"},
         yaxis3={**rows, "anchor": "x3"},
-        legend={"orientation": "h", "x": DOMAINS[2][0], "y": 1.0, "yanchor": "bottom"},
-        annotations=[_heading(text, domain) for text, domain in zip(("This matrix", "Shuffled states"), DOMAINS)],  # noqa: B905
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yref": "container", "yanchor": "top"},
+        annotations=[_heading(text, domain) for text, domain in zip(TITLES, DOMAINS, strict=True)],
     )
     if selected_layer is not None and selected_layer in visual_layers:
         at = list(visual_layers).index(selected_layer)
         for axis in ("", "2", "3"):
-            figure.add_shape(
-                type="rect", xref=f"x{axis} domain", yref=f"y{axis}", x0=0, x1=1, y0=at - 0.5, y1=at + 0.5,
-                line={"color": INK, "width": 1.5}, fillcolor="rgba(0,0,0,0)",
-            )  # fmt: skip
+            _frame(figure, axis, at)
     return figure
+
+
+def _frame(figure: go.Figure, axis: str, at: int) -> None:
+    """Around a row, white on black, so that it shows on dark cells and on light ones."""
+    for colour, thick in ((INK, 5), (PAPER, 2)):
+        figure.add_shape(
+            type="rect", xref=f"x{axis} domain", yref=f"y{axis}", x0=0, x1=1, y0=at - 0.5, y1=at + 0.5,
+            line={"color": colour, "width": thick}, fillcolor="rgba(0,0,0,0)",
+        )  # fmt: skip
 
 
 def _heading(text: str, domain: tuple[float, float]) -> dict[str, object]:

@@ -13,6 +13,9 @@ import plotly.graph_objects as go
 
 from lens.figures.theme import CATEGORIES, INK, label, new_figure
 
+RING = 11
+"""Diameter of a ring in pixels; the words keep away from the axis by as much, since a ring at 0 lies over it."""
+
 
 @dataclass(frozen=True)
 class Ballot:
@@ -46,12 +49,13 @@ def vote_bars(ballots: Sequence[Ballot], *, longest: int = 12, width: int = 560,
         figure.add_trace(
             go.Scatter(
                 x=[shown[place].elsewhere for place in others], y=others, mode="markers", name="of all other patches",
-                marker={"symbol": "circle-open", "size": 11, "color": INK, "line": {"width": 2, "color": INK}},
+                marker={"symbol": "circle-open", "size": RING, "color": INK, "line": {"width": 2, "color": INK}},
                 text=[names[place] for place in others],
                 hovertemplate="<b>%{text}</b><br>%{x:.0%} of all other patches<extra></extra>", cliponaxis=False,
             )
         )  # fmt: skip
-    figure.update_yaxes(tickvals=places, ticktext=names, range=[len(shown) - 0.5, -0.5], showgrid=False, ticks="")
+    figure.update_yaxes(tickvals=places, ticktext=names, range=[len(shown) - 0.5, -0.5], showgrid=False, ticks="",
+                        ticklabelstandoff=RING)  # fmt: skip
     most = max((value for b in shown for value in (b.share, b.elsewhere) if not math.isnan(value)), default=1.0)
     figure.update_xaxes(title="share of patches with this best word", tickformat=".0%", range=[0, 1.08 * most])
     return figure

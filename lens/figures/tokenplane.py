@@ -20,8 +20,10 @@ from lens.figures.canvas import Cell
 from lens.figures.theme import CATEGORIES, FAINT, INK, PAPER, SCALE, label, new_figure
 
 COLOURS = ("word", "layer", "position")
-MOST = 7
+MOST = 5
 """Words with a colour of their own; the others are grey."""
+OTHERS = "other words"
+PATCHES, TEXTS = "visual tokens", "text neighbours"
 CORNERS = np.array([[[0, 114, 178], [230, 159, 0]], [[0, 158, 115], [204, 121, 167]]], dtype=float)
 """Colours of the picture's upper left, upper right, lower left and lower right corner, after Okabe & Ito."""
 
@@ -60,11 +62,18 @@ def token_plane(
     the axes have no numbers. Raises ValueError for a colouring that there isn't."""
     if colour not in COLOURS:
         raise ValueError(f"expected one of {COLOURS}, got {colour!r}")
-    figure = new_figure(width, height, margin={"l": 56, "r": 120, "t": 40, "b": 48}, uirevision=colour)
-    top = [word for word, _count in Counter(word.casefold() for word in patches.words).most_common(MOST)]
-    for dots, name, symbol, size in ((texts, "text neighbours", "diamond", 6), (patches, "visual tokens", "circle", 9)):
-        for part, legend, colours in _coloured(dots, name, colour, top, shape):
-            _add(figure, dots, part, legend, symbol, size, colours, depth)
+    bare = colour == "word"  # nothing stands at the right
+    figure = new_figure(
+        width, height, margin={"l": 56, "r": 16 if bare else 120, "t": 40, "b": 48}, uirevision=colour,
+        legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top", "itemsizing": "constant"},
+    )  # fmt: skip
+    counts = Counter(word.casefold() for word in patches.words).most_common(MOST)
+    for dots, name, symbol, size in ((texts, TEXTS, "diamond", 6), (patches, PATCHES, "circle", 9)):
+        for part, legend, colours in _coloured(dots, name, colour, counts, shape):
+            _add(figure, dots, part, legend, symbol, size, colours, depth, listed=bare and dots.cells is not None)
+    if not bare:
+        _key(figure, PATCHES, "circle")
+    _key(figure, TEXTS, "diamond")
     if colour == "position":
         _corner_key(figure, shape)
     if selected is not None and patches.cells is not None:
@@ -72,18 +81,20 @@ def token_plane(
         ring = {"symbol": "circle-open", "size": 19, "color": INK, "line": {"width": 2.5}}
         figure.add_trace(
             go.Scatter(x=patches.plane[at, 0].tolist(), y=patches.plane[at, 1].tolist(), mode="markers", marker=ring,
-                       hoverinfo="skip", name="chosen patch")
+                       hoverinfo="skip", name="chosen patch", showlegend=False)
         )  # fmt: skip
-    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"})
     for axis, title in zip((figure.layout.xaxis, figure.layout.yaxis), axes, strict=True):
         axis.update(title={"text": label(title)} if title else None, showticklabels=bool(title), ticks="")
     return figure
 
 
 def _coloured(
-    dots: Dots, name: str, colour: str, top: Sequence[str], shape: tuple[int, int]
+    dots: Dots, name: str, colour: str, counts: Sequence[tuple[str, int]], shape: tuple[int, int]
 ) -> list[tuple[list[int], str, object]]:
-    """Which points make one trace, its legend, and their colour: one, or one each."""
+    """Which points make one trace, its name, and their colour: one, or one each.
+
+    ``counts``: the words with a colour of their own, and of how many visual tokens each is the best.
+    """
     everything = list(range(len(dots.words)))
     if colour == "layer":
         return [(everything, name, list(dots.layers))]
@@ -91,16 +102,33 @@ def _coloured(
         if dots.cells is None:
             return [(everything, name, FAINT)]
         return [(everything, name, [corner_colour(cell, shape) for cell in dots.cells])]
-    kind = "" if dots.cells is not None else " (text)"
     folded = [word.casefold() for word in dots.words]
-    groups = [([i for i in everything if folded[i] == word], f"{label(word, 18)}{kind}", CATEGORIES[n])
-              for n, word in enumerate(top)]  # fmt: skip
-    others = [i for i in everything if folded[i] not in top]
-    return [(others, f"other words{kind}", "#b6bec7"), *groups]
+    groups = [([i for i in everything if folded[i] == word], f"{label(word, 18)} ({count})", CATEGORIES[n])
+              for n, (word, count) in enumerate(counts)]  # fmt: skip
+    top = {word for word, _count in counts}
+    return [([i for i in everything if folded[i] not in top], OTHERS, "#b6bec7"), *groups]
+
+
+def _key(figure: go.Figure, name: str, symbol: str) -> None:
+    """An entry of the legend for a symbol, whatever its colour: a trace's own entry has the colour of its first point."""
+    marker = {"symbol": symbol, "size": 9, "color": FAINT, "line": {"color": INK, "width": 0.8}}
+    figure.add_trace(
+        go.Scatter(x=[None], y=[None], mode="markers", name=name, legendgroup=name, legendrank=1002, marker=marker,
+                   hoverinfo="skip")
+    )  # fmt: skip
 
 
 def _add(
-    figure: go.Figure, dots: Dots, part: list[int], name: str, symbol: str, size: int, colours: object, depth: int
+    figure: go.Figure,
+    dots: Dots,
+    part: list[int],
+    name: str,
+    symbol: str,
+    size: int,
+    colours: object,
+    depth: int,
+    *,
+    listed: bool,
 ) -> None:
     if not part:
         return
@@ -118,7 +146,8 @@ def _add(
     figure.add_trace(
         go.Scatter(
             x=np.round(dots.plane[part, 0], 5).tolist(), y=np.round(dots.plane[part, 1], 5).tolist(), mode="markers",
-            name=name, marker=marker, text=hover, hovertemplate="%{text}<extra></extra>", selected=same, unselected=same,
+            name=name, legendgroup=name, legendrank=1001 if name == OTHERS else 1000, showlegend=listed, marker=marker,
+            text=hover, hovertemplate="%{text}<extra></extra>", selected=same, unselected=same,
             customdata=None if text else [list(dots.cells[i]) for i in part],  # type: ignore[index]
         )
     )  # fmt: skip

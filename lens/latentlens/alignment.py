@@ -30,6 +30,9 @@ from lens.statistics import bootstrap_interval
 SHUFFLED = 48
 """States of the control at each layer and picture: their shares are known to within 3 % (240 neighbours)."""
 
+ALMOST = 0.8
+"""From here on a control counts as almost like its matrix: then its linear fit leaves no more than 36 % of the variance."""
+
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
@@ -61,6 +64,24 @@ class Alignment:
     def control(self) -> Float[np.ndarray, "visual text"]:
         """The mean of the control over the pictures."""
         return self.shuffled.mean(0)
+
+    @property
+    def likeness(self) -> float:
+        """Pearson's correlation of the matrix with its control, over all cells; NaN where one of them is constant."""
+        if np.ptp(self.mean) == 0 or np.ptp(self.control) == 0:
+            return float("nan")
+        return float(np.corrcoef(self.mean.ravel(), self.control.ravel())[0, 1])
+
+    @property
+    def same_best(self) -> int:
+        """At how many visual layers the control finds the same text layer most often."""
+        return int((self.mean.argmax(1) == self.control.argmax(1)).sum())
+
+    @property
+    def explained(self) -> bool:
+        """Whether the control looks almost like the matrix: ``likeness`` of at least :data:`ALMOST`, and the same best text
+        layer at no smaller a share of the visual layers."""
+        return self.likeness >= ALMOST and self.same_best >= ALMOST * len(self.visual_layers)
 
     def interval(self, visual: int, text: int) -> tuple[float, float]:
         """95 % bootstrap interval of a mean share over pictures, by layer numbers; of one picture that share itself."""

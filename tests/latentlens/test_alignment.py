@@ -9,7 +9,7 @@ import torch
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import Trace
 from lens.errors import Cancelled, ImagesMissing, SiteMissing
-from lens.latentlens.alignment import SHUFFLED, align, align_pictures, shuffled
+from lens.latentlens.alignment import SHUFFLED, Alignment, align, align_pictures, shuffled
 from lens.latentlens.index import Index
 from lens.latentlens.search import search
 from tests.latentlens.conftest import noise
@@ -48,6 +48,30 @@ def test_the_control_keeps_each_dimension_and_is_seeded(held: Trace, lines: Inde
     assert np.array_equal(one.shuffled_similarity, same.shuffled_similarity)
     assert not np.array_equal(one.shuffled_similarity, align(held, lines, [2], seed=8).shuffled_similarity)
     assert SHUFFLED >= 36
+
+
+def written(shares: list[list[float]], control: list[list[float]]) -> Alignment:
+    """An alignment of one picture with these two matrices."""
+    both = [np.array(values, dtype=float)[None] for values in (shares, control)]
+    curve = np.zeros((1, len(shares)))
+    texts = tuple(range(len(shares[0])))
+    return Alignment(tuple(range(len(shares))), texts, ("one",), 5, both[0], curve, both[1], curve)
+
+
+def test_a_control_is_like_its_matrix_by_a_rule():
+    steps = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    same = written(steps, steps)
+    assert same.likeness == pytest.approx(1) and same.same_best == 3 and same.explained
+    other = written(steps, steps[::-1])
+    assert other.likeness == pytest.approx(0) and other.same_best == 1 and not other.explained
+    blurred = written(steps, [[0.6, 0.4, 0.0], [0.0, 0.6, 0.4], [0.4, 0.0, 0.6]])
+    by_hand = np.corrcoef(blurred.mean.ravel(), blurred.control.ravel())[0, 1]
+    assert blurred.likeness == pytest.approx(by_hand) and blurred.explained == (by_hand >= 0.8)
+    # Nearly the same numbers, but another text layer wins at two of three visual layers.
+    close = written([[0.51, 0.49, 0.0]] * 3, [[0.49, 0.51, 0.0]] * 2 + [[0.51, 0.49, 0.0]])
+    assert close.likeness > 0.99 and close.same_best == 1 and not close.explained
+    assert np.isnan(written([[1.0], [1.0]], [[1.0], [1.0]]).likeness)
+    assert not written([[1.0], [1.0]], [[1.0], [1.0]]).explained
 
 
 def test_several_pictures_are_each_their_own(llava: LoadedModel, held: Trace, lines: Index):
