@@ -18,7 +18,7 @@ from ui.clicks import take_click
 from ui.export import Exhibit
 from ui.latentregions import counted
 from ui.readings import View
-from ui.work import offered
+from ui.work import offered, runs
 
 NAMES = {"drop": "Drop", "mean": "Mean", "zero": "Zero"}
 CONTROLS = 20
@@ -29,19 +29,22 @@ def ablation(view: View) -> list[Exhibit]:
     """The chosen patches taken away; every patch by itself."""
     grid = visual_grid(view.reader.encoded.token_map)
     cells = state.region(grid.rows, grid.cols) or (view.patch,)
-    what = f"the region of {counted(len(cells))}" if len(cells) > 1 else f"patch {cells[0][0]}, {cells[0][1]}"
+    one, held = len(cells) == 1, view.reader.trace
+    what = f"patch {cells[0][0]}, {cells[0][1]}" if one else f"the region of {counted(len(cells))}"
     way, layer, near, controls = choose(view)
-    st.markdown(f"**Without {what}**" + ("" if len(cells) > 1 else " · drag a box over the picture for more than one"))
-    cost = f"The answer without them, and {controls} random sets of as many others: about {controls + 3} runs."
+    st.markdown(f"**Without {what}**" + " · drag a region over the picture for more than one" * one)
+    beside = f", and {controls} random sets of as many others" * (controls > 0)
     found = offered(
-        "without", (view.reader.key, cells, way, layer, near, controls), "Ablate them",
-        _work(view, cells, way, layer, near, controls), cost,
+        "without", (view.reader.key, cells, way, layer, near, controls),
+        "Ablate this patch" if one else f"Ablate these {counted(len(cells))}",
+        _work(view, cells, way, layer, near, controls),
+        f"The answer without {'it' if one else 'them'}{beside}: {runs(controls + 3, held)}.",
     )  # fmt: skip
     exhibits = [] if found is None else outcome(view, found)
     st.markdown("**Which single patch matters?**")
     alone = offered(
         "each", (view.reader.key, way, layer), "Ablate each patch alone", _each(view, way, layer),
-        f"One run for each of {grid.rows * grid.cols} patches.",
+        f"One run for each patch: {runs(grid.rows * grid.cols, held)}.",
     )  # fmt: skip
     return exhibits if alone is None else [*exhibits, *single(view, alone, way, layer)]
 
@@ -49,22 +52,22 @@ def ablation(view: View) -> list[Exhibit]:
 def choose(view: View) -> tuple[str, int, bool, int]:
     """How, at which layer, and what it is compared with."""
     depth = view.reader.trace.depth
-    first, second, third = st.columns([4, 5, 5], vertical_alignment="bottom", gap="medium")
+    first, second, third = st.columns([4, 6, 5], vertical_alignment="bottom", gap="medium")
     way = first.segmented_control(
         "Ablate by", list(WAYS), default="drop", key="way", format_func=NAMES.get, required=True, bind="query-params",
         help="Drop: no other token sees the patch. Mean: its state becomes the mean of all visual tokens of this picture. "
         "Zero: its state becomes zero, which no real patch has.",
     )  # fmt: skip
-    layer = 0
-    if way != "drop":
-        layer = second.slider(
-            "… its state at layer", 0, depth - 1, 0, key="ablated-layer", help="0: as it enters the language model"
-        )
-    beside = third.segmented_control(
-        "Beside", ["anywhere", "near", "none"], default="anywhere", key="ablated-beside", required=True,
+    beside = second.segmented_control(
+        "Compared with", ["anywhere", "near", "none"], default="anywhere", key="ablated-beside", required=True,
         format_func={"anywhere": "20 random sets", "near": "20 sets nearby", "none": "Nothing"}.get, bind="query-params",
         help="Random sets hold as many other patches, drawn with a fixed seed.",
     )  # fmt: skip
+    layer = 0
+    if way != "drop":  # a dropped patch is gone from every layer
+        layer = third.slider(
+            "… its state at layer", 0, depth - 1, 0, key="ablated-layer", help="0: as it enters the language model"
+        )
     return way, layer, beside == "near", 0 if beside == "none" else CONTROLS
 
 

@@ -20,6 +20,8 @@ The run stops after the last module that is needed (:class:`_Enough` is raised i
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +47,7 @@ class Trace:
         states: by site name, [seq, d] (``logits``: [seq, vocab]; ``vision.j``: [cells, d_vision]).
         depth: N, the number of text blocks.
         picture: what was looked at; ``None`` for text alone.
+        seconds: wall time of the forward, from which the time of more of them can be told; NaN if it wasn't measured.
     """
 
     key: str
@@ -52,6 +55,7 @@ class Trace:
     token_map: TokenMap
     depth: int
     picture: Picture | None = None
+    seconds: float = math.nan
 
     def hidden(self, layer: int) -> Float[Tensor, "seq d"]:
         """The states of one layer, 0..N."""
@@ -98,9 +102,11 @@ def trace(loaded: LoadedModel, encoded: Encoded, sites: Iterable[str]) -> Trace:
         SiteMissing: an unknown site name, or a vision site of an input without a picture.
     """
     captures = [_locate(loaded.anatomy, site) for site in dict.fromkeys(sites)]
+    started = time.perf_counter()
     states = _run(loaded, captures, loaded.model, {**encoded.inputs, "use_cache": False})
     kept = {site: _rows(tensor).to("cpu") for site, tensor in states.items()}
-    return Trace(encoded.key, kept, encoded.token_map, loaded.anatomy.depth, encoded.picture)
+    seconds = time.perf_counter() - started
+    return Trace(encoded.key, kept, encoded.token_map, loaded.anatomy.depth, encoded.picture, seconds)
 
 
 def text_states(

@@ -30,6 +30,10 @@ GROUP_COLOURS = {"function": "#0072B2", "content": "#E69F00", "special": "#6e778
 """From Okabe & Ito's palette; their lightness differs, and each group has its mark besides."""
 PATTERNS = ("/", "", "x", ".")
 PANELS = ("answers with the trait", "gain (nats per token)")
+LEAST = 0.01
+"""A next token that has no such probability, before or after, is not worth a row."""
+MARK = 10
+"""Size of a mark in pixels; names keep away from the axis by as much, since a mark at 0 lies over it."""
 LEGEND = {"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"}
 
 
@@ -94,10 +98,17 @@ def group_losses(texts: Sequence[GroupLosses], *, width: int = 760, height: int 
 
 
 def next_tokens(gains: Sequence[Change], losses: Sequence[Change], *, count: int = 8, width: int = 760) -> go.Figure:
-    """Next tokens that gained and that lost most: probability before (ring) and after (filled), joined by a line."""
-    rows = [*gains[:count], *reversed(losses[:count])]
-    figure = new_figure(width, 96 + 24 * max(len(rows), 1), margin={"l": 16, "r": 16, "t": 40, "b": 48}, legend=LEGEND)
-    places = list(range(len(rows)))
+    """Next tokens that gained and that lost most: probability before (ring) and after (filled), joined by a line.
+
+    At most ``count`` of either. Those that stay below :data:`LEAST` are left out, and the axis says how many, unless none
+    reaches it.
+    """
+    large = [[row for row in side if max(row.before, row.after) >= LEAST] for side in (gains, losses)]
+    gained, lost = large if any(large) else (gains, losses)
+    small = len(gains) + len(losses) - len(gained) - len(lost)
+    rows = [*gained[:count], *reversed(lost[:count])]
+    figure = new_figure(width, 112 + 24 * max(len(rows), 1), margin={"l": 16, "r": 16, "t": 40, "b": 64}, legend=LEGEND)
+    places, names = list(range(len(rows))), _names([row.token for row in rows])
     for place, row in zip(places, rows, strict=True):
         colour = CATEGORIES[2] if row.after > row.before else CATEGORIES[1]
         ends = {"x0": row.before, "x1": row.after, "y0": place, "y1": place}
@@ -106,15 +117,25 @@ def next_tokens(gains: Sequence[Change], losses: Sequence[Change], *, count: int
     for name, symbol, values in looks:
         figure.add_trace(
             go.Scatter(
-                x=values, y=places, mode="markers", name=name, text=[label(row.token) for row in rows],
-                marker={"symbol": symbol, "size": 10, "color": INK, "line": {"width": 2, "color": INK}},
+                x=values, y=places, mode="markers", name=name, text=names, cliponaxis=False,
+                marker={"symbol": symbol, "size": MARK, "color": INK, "line": {"width": 2, "color": INK}},
                 hovertemplate=f"%{{text}}<br>{name} %{{x:.2%}}<extra></extra>",
             )
         )  # fmt: skip
-    names = [label(row.token, 24) for row in rows]
-    figure.update_yaxes(tickvals=places, ticktext=names, range=[len(rows) - 0.5, -0.5], showgrid=False)
-    figure.update_xaxes(title="probability as the next token", tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(tickvals=places, ticktext=names, range=[len(rows) - 0.5, -0.5], showgrid=False, ticks="",
+                        ticklabelstandoff=MARK)  # fmt: skip
+    left_out = f"<br><sup>left out: {small} more that stay below {LEAST:.0%}</sup>" if small else ""
+    figure.update_xaxes(title=f"probability as the next token{left_out}", tickformat=".0%", rangemode="tozero")
     return figure
+
+
+def _names(tokens: Sequence[str]) -> list[str]:
+    """Tokens as labels; blanks are made visible where two would read alike without."""
+    names = [label(token, 24) for token in tokens]
+    return [
+        name if names.count(name) == 1 else label(token.replace(" ", "␣"), 24)
+        for name, token in zip(names, tokens, strict=True)
+    ]
 
 
 def steering_effect(result: Steering, *, width: int = 1160) -> go.Figure:

@@ -57,6 +57,7 @@ def test_every_layer_equals_the_models_own_hidden_states(case):
         assert torch.equal(found, expected[0]), f"layer {layer}"
         assert torch.equal(found.norm(dim=-1), expected[0].norm(dim=-1)), f"layer {layer}"
     assert torch.equal(states.site("logits"), output.logits[0])
+    assert states.seconds > 0
 
 
 def test_the_last_layer_is_after_the_norm_and_the_last_block_before(case):

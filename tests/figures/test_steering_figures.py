@@ -126,6 +126,24 @@ def test_gains_stand_above_losses():
     assert next_tokens([], []).layout.height > 0
 
 
+def test_next_tokens_that_stay_near_nothing_are_counted_and_not_drawn():
+    small = [Given(id=7, token=" d", before=0.0001, after=0.009), Given(id=8, token=" e", before=0.0, after=0.002)]
+    figure = next_tokens([*CHANGES, *small], [*LOST, small[0]])
+    assert len(figure.layout.yaxis.ticktext) == 3 and "3 more that stay below 1%" in figure.layout.xaxis.title.text
+    assert "left out" not in next_tokens(CHANGES, LOST).layout.xaxis.title.text
+    flat = next_tokens(small, [])
+    assert len(flat.layout.yaxis.ticktext) == 2 and "left out" not in flat.layout.xaxis.title.text, (
+        "nothing else is there"
+    )
+
+
+def test_tokens_that_read_alike_show_their_blanks():
+    tokens = (" A", "A", " an")
+    figure = next_tokens([Given(id=i, token=token, before=0.1, after=0.2) for i, token in enumerate(tokens)], [])
+    assert list(figure.layout.yaxis.ticktext) == ["␣A", "A", "an"]
+    assert figure.layout.yaxis.ticklabelstandoff >= figure.data[0].marker.size / 2, "a mark at 0 covers no token"
+
+
 def test_a_push_stands_beside_its_controls():
     figure = FIGURES["effect"]()
     treated = [trace for trace in figure.data if trace.name == "treated"]
