@@ -38,7 +38,7 @@ def ablation(view: View) -> list[Exhibit]:
         "without", (view.reader.key, cells, way, layer, near, controls),
         "Ablate this patch" if one else f"Ablate these {counted(len(cells))}",
         _work(view, cells, way, layer, near, controls),
-        f"The answer without {'it' if one else 'them'}{beside}: {runs(controls + 3, held)}.",
+        f"The answer without {'it' if one else 'them'}{beside}: some {runs(controls + 3, held)}.",
     )  # fmt: skip
     exhibits = [] if found is None else outcome(view, found)
     st.markdown("**Which single patch matters?**")
@@ -126,7 +126,7 @@ def single(view: View, found: EachAlone, way: str, layer: int) -> list[Exhibit]:
     with left:
         export.show(drawn, on_select=take_click("each-alone"))
     with right:
-        st.markdown(f"The answer, “{found.base.answer}”, has {found.base.logprob:.2f} nats with all patches.")
+        st.markdown(f"With all patches the model's answer has a log-probability of {found.base.logprob:.2f} nats.")
         st.caption(
             "Bright: without this patch alone the answer is less likely, or the next token another. Click a patch to choose "
             "it. Patches that tell the same stand in for each other, so that none of them may matter alone."

@@ -25,8 +25,8 @@ from lens.figures.theme import CATEGORIES, INK, PAPER, SCALE, new_figure
 LONGEST = 900
 """Pixels of the longer side of the photo inside a figure."""
 MARGIN = 8
-BAR = 84
-"""Pixels at the right that a colour bar takes."""
+BAR = 98
+"""Pixels at the right that a colour bar takes: its ends with a sign and two decimals, and its title."""
 REGION = CATEGORIES[4]
 """Colour of a region's outline, beside the white one of the chosen patch."""
 TALLEST = 1.2
