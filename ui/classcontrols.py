@@ -13,7 +13,7 @@ from ui import classcards, classes, classviews, export, state
 from ui.classes import Rule
 from ui.export import Exhibit
 from ui.state import Reader
-from ui.work import offered
+from ui.work import offered, runs
 
 View = tuple[Reader, Anchors, Rule, TokenClasses]
 
@@ -39,7 +39,8 @@ def controls(view: View) -> list[Exhibit]:
     result = offered(
         "controls", (classes.key(reader, found), rule.top, rule.min_cosine), "Run the controls",
         classes.controls_work(reader, found, rule),
-        "Random vectors, noise and blank images, shifted and cropped windows of this picture, and a text: about 16 runs.",
+        "Random vectors, noise and blank images, shifted and cropped windows of this picture, and a text: some "
+        f"{runs(16, reader.trace)}.",
     )  # fmt: skip
     if result is None:
         return []

@@ -18,7 +18,7 @@ from ui import classcards, classcontrols, classes, classviews, export, state
 from ui.classcontrols import View
 from ui.clicks import take_click
 from ui.export import Exhibit
-from ui.work import offered
+from ui.work import offered, runs
 
 TESTS = {
     "prune": "Prune a class",
@@ -170,7 +170,8 @@ def _prune(view: View) -> dict:
     )
     kinds = _kinds(found)
     work = classes.prune_work(reader, found, kinds, where == "near")
-    cost = f"Takes each class out of the sequence, and {20 * len(kinds)} random sets: about {21 * len(kinds)} runs."
+    cost = f"Takes each class out of the sequence, and {20 * len(kinds)} random sets: some "
+    cost += f"{runs(21 * len(kinds), reader.trace)}."
     return offered("prune", (classes.key(reader, anchors), rule, where), "Prune each class", work, cost) or {}
 
 
@@ -187,7 +188,7 @@ def _prune_many(view: View) -> list[Exhibit]:
     found = offered(
         "many", (classes.key(reader, anchors), rule.top, rule.min_cosine, kind, folder), "Prune in each picture",
         classes.many_work(reader, anchors, rule, kind, folder),
-        f"About 21 runs a picture; of a folder at most {classes.MANY} pictures are taken.",
+        f"For each picture some {runs(21, reader.trace)}; of a folder at most {classes.MANY} pictures are taken.",
     )  # fmt: skip
     if found is None:
         return []
@@ -210,7 +211,8 @@ def _skip(view: View) -> dict:
         return {}
     content = (classes.key(reader, anchors), rule, kind, low, high, tuple(parts))
     work = classes.skip_work(reader, found, kind, range(low, high + 1), parts)
-    return offered("skip", content, "Skip them", work, "The treated run and 20 random sets: about 21 runs.") or {}
+    cost = f"The treated run and 20 random sets: some {runs(21, reader.trace)}."
+    return offered("skip", content, "Skip them", work, cost) or {}
 
 
 def _inject(view: View) -> dict:
@@ -220,7 +222,8 @@ def _inject(view: View) -> dict:
         help="0: the unchanged run · the last: a run without the picture",
     )  # fmt: skip
     content = (classes.key(reader, anchors), layer)
-    return offered("inject", content, "Run", classes.inject_work(reader, layer), "Two runs.") or {}
+    cost = f"Some {runs(2, reader.trace)}."
+    return offered("inject", content, "Run", classes.inject_work(reader, layer), cost) or {}
 
 
 def other_rules(view: View) -> list[Exhibit]:
