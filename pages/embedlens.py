@@ -110,7 +110,7 @@ def move(stored: Anchors) -> dict[str, float]:
 
 navigation.enter()
 st.markdown("### EmbedLens")
-st.caption("Which visual tokens carry nothing, and does it matter?")
+st.caption("Which visual tokens look empty, and are they?")
 the_reader = sidebar.open_reader(sidebar.draw())
 the_anchors = classes.anchors_of(the_reader)
 if the_anchors is not None:

@@ -17,7 +17,7 @@ from lens.figures.embedlens import LOOKS, line_colour
 
 MEANING = {
     "sink": "nearly the same state in every picture",
-    "dead": "alike across pictures, near a piece of a word that means nothing",
+    "dead": "alike across pictures, near vocabulary that has nothing to do with them",
     "alive": "near none of the anchors",
 }
 MARKS = {"sink": "✕", "dead": "▨", "alive": "●"}

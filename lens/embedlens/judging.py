@@ -8,7 +8,7 @@ The portable rule, a reconstruction of how arXiv 2603.00510 found its classes on
 2. For each candidate, take the mean cosine between the tokens that it wins in different images. Above ``sink_cosine``: a
    sink. Otherwise at least ``dead_cosine``: dead. What is left is alive: no anchor. The published dead anchor is a piece of
    a word; here a whole word may be one as well, since what stands in nearly every one of many varied images names nothing
-   in them. The note says which anchors are words; with ``word_letters`` above 0 words are spared.
+   in them. The note says which anchors begin a word or are one; with ``word_letters`` above 0 words are spared.
 3. A sink is the vision encoder's where most of its tokens have a norm there above ``norm_ratio`` times the image's median;
    else the language model's where the cosine of its tokens with the first token of the sequence jumps by ``first_jump``
    at the MLP of block 2; else of unknown origin. Either test is left out where the model or the input has no such thing.
@@ -43,7 +43,7 @@ others are this project's choice, since "high", "outlier" and "jump" were publis
 sinks have norms of 100 and more among some 20 to 40, DINOv2-L's above 150 among some 50."""
 
 WORD_LETTERS = 3
-"""Letters of the shortest token that the note calls a whole word."""
+"""Letters of the shortest token that the note says begins a word or is one."""
 
 NAMED = 3
 """Entries named in the note that came near and are no anchors."""
@@ -111,8 +111,8 @@ def _note(
     words = [repr(anchor.token) for anchor in found if anchor.kind == "dead" and anchor.id in whole]
     if words:
         text += (
-            f" {', '.join(words)}: {'whole words' if len(words) > 1 else 'a whole word'}, dead because nearly every image "
-            "has such tokens and they are alike, whatever it shows."
+            f" {', '.join(words)} {'begin words or are' if len(words) > 1 else 'begins a word or is'} one: dead because "
+            "nearly every image has such tokens and they are alike, whatever it shows."
         )
     if passed:
         named = ", ".join(f"{c.token!r} ({c.count:.1f} tokens an image, cosine {c.cosine:.2f})" for c in passed[:NAMED])

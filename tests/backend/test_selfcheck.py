@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from lens.backend import selfcheck
-from lens.backend.checking import Check, Report
-from lens.backend.loading import LoadedModel
+from lens.backend.catalog import find
+from lens.backend.checking import Check, Report, check
+from lens.backend.files import write_json
+from lens.backend.loading import LoadedModel, load
 from lens.backend.selfcheck import PATCHES, STATES, checked, keep, known, needs, sentence
+from lens.demo.provision import NAMES
 from lens.errors import CapabilityMissing
 
 FAILED = Check("patches", False, "The grid lies elsewhere.", "everything that shows patches in the picture")
@@ -46,7 +50,31 @@ def test_a_model_is_checked_once_even_by_another_process(llama: LoadedModel, cou
 
 def test_another_tokenizer_or_dtype_is_another_model(llama: LoadedModel):
     checked(llama)
-    assert known(dataclasses.replace(llama, tokenizer_hash="other")) is None
+    assert known(replace(llama, tokenizer_hash="other")) is None
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", NAMES)
+def test_the_offline_models_come_with_what_a_check_finds(name: str, demo_home: Path):
+    loaded = load(replace(find(name), source=str(demo_home / "models" / name)))
+    shipped = known(loaded)
+    assert shipped is not None, f"run `python -m lens check {name}` and copy its report into {selfcheck.SHIPPED.name}/"
+    now = check(loaded)
+    assert [(one.name, one.passed) for one in now.checks] == [(one.name, True) for one in shipped.checks]
+
+
+def test_no_report_is_shipped_that_nothing_reads():
+    assert len(list(selfcheck.SHIPPED.glob("*.json"))) == len(NAMES)
+
+
+def test_a_report_made_here_goes_before_the_shipped_one(llama: LoadedModel, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(selfcheck, "SHIPPED", tmp_path / "shipped")
+    (tmp_path / "shipped").mkdir()
+    theirs = Report("m", "Llama-like", "llama", (FAILED,))
+    write_json(tmp_path / "shipped" / selfcheck._path(llama).name, asdict(theirs))
+    assert known(llama).off == theirs.off
+    keep(llama, Report("m", "Llama-like", "llama", (Check("places", True, "Seen here."),)))
+    assert known(llama).passed
 
 
 def test_a_damaged_report_is_made_anew(llama: LoadedModel, counted):

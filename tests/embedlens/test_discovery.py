@@ -48,7 +48,7 @@ def test_the_record_says_where_the_anchors_come_from(planted: Planted, anchors: 
     assert anchors.thresholds == dict(DEFAULTS)
     word = loaded.tokenizer.decode([planted.ids["word"]])
     assert anchors.note.startswith(
-        f"2 sink anchors and 2 dead anchors found in 12 images. {word!r}: a whole word, dead"
+        f"2 sink anchors and 2 dead anchors found in 12 images. {word!r} begins a word or is one: dead"
     )
     assert "200 images or more" in anchors.note
     assert [anchor.kind for anchor in anchors.found] == ["sink", "sink", "dead", "dead"]
