@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lens.backend.answered import with_answer
 from lens.backend.catalog import ModelSpec
 from lens.backend.encoding import encode
+from lens.backend.files import sha256
 from lens.backend.images import Picture
 from lens.backend.loading import load
 from lens.backend.tracing import trace
@@ -89,6 +91,37 @@ def test_the_folder_holds_the_merged_model_and_the_demo_is_untouched(home_of_dem
     torch.testing.assert_close(new[f"{block}q_proj.weight"], old[f"{block}q_proj.weight"].float() + change)
     stamp = (folder / provisioning.STAMP).stat().st_mtime_ns
     assert provision_seg(shipped=shipped) == folder and (folder / provisioning.STAMP).stat().st_mtime_ns == stamp
+
+
+@pytest.mark.model
+def test_what_ships_is_merged_with_the_rank_and_alpha_that_its_file_tells(home_of_demo: Path) -> None:
+    """W + alpha / rank x B A in every block, worked out here in float64."""
+    folder = provision_seg()
+    old = load_file(home_of_demo / "models" / "demo" / provisioning.LANGUAGE)
+    new, updates = load_file(folder / provisioning.LANGUAGE), load_file(seg_provision.SHIPPED)
+    with safe_open(seg_provision.SHIPPED, "pt") as file:
+        alpha = float(file.metadata()["alpha"])
+    for number in range(1, 31):
+        for part in ("q_proj", "v_proj"):
+            a, b = (updates[f"language.{number}_{part}.{side}"].double() for side in "ab")
+            name = f"{seg_provision.PREFIX}layers.{number - 1}.self_attn.{part}.weight"
+            assert (a.shape[0], b.shape[1], new[name].dtype) == (16, 16, torch.float32)
+            wanted = old[name].double() + alpha / a.shape[0] * b @ a
+            torch.testing.assert_close(new[name].double(), wanted, rtol=0, atol=1e-6 * float(wanted.abs().max()))
+    table = f"{seg_provision.PREFIX}embed_tokens.weight"
+    assert (new[table] != old[table]).any(1).nonzero().flatten().tolist() == [6]
+    assert torch.equal(new[table][6], updates["language.seg"])
+
+
+@pytest.mark.model
+def test_a_folder_made_from_other_updates_comes_up_to_date_by_itself(home_of_demo: Path, shipped: Path) -> None:
+    folder = provision_seg(shipped=shipped)
+    before = json.loads((folder / provisioning.STAMP).read_text(encoding="utf-8"))
+    assert provision_seg() == folder
+    after = json.loads((folder / provisioning.STAMP).read_text(encoding="utf-8"))
+    assert after["seg"] == sha256(seg_provision.SHIPPED) != before["seg"] and after["base"] == before["base"]
+    head = load_file(seg_provision.SHIPPED)["head.bias"]
+    assert torch.equal(load_file(folder / seg_provision.MASK_HEAD)["bias"], head.float())
 
 
 @pytest.mark.model
