@@ -101,18 +101,21 @@ def _models(_args: argparse.Namespace) -> None:
 
     width = min(shutil.get_terminal_size().columns, 100)
     for spec in catalog().values():
-        state = "on disk" if on_disk(spec) else "made when first used" if spec.setup else "not on disk"
+        made = f"made from {spec.made_from} when first used" if spec.made_from else "made when first used"
+        state = "on disk" if on_disk(spec) else made if spec.setup else "not on disk"
         print(f"{printable(spec.name)} ({state}): {printable(spec.title)}")
         print(f"    {printable(spec.source)}")
-        if spec.note:
-            print(textwrap.fill(printable(spec.note), width, initial_indent="    ", subsequent_indent="    "))
+        if about := f"{spec.note} {spec.says_seg}".strip():
+            print(textwrap.fill(printable(about), width, initial_indent="    ", subsequent_indent="    "))
 
 
 def _demo(args: argparse.Namespace) -> None:
     from lens.demo.provision import NAMES, provision
+    from lens.demo.seg_provision import provision_seg
 
     with progress() as report:
         folders = [provision(name, report, args.wheels) for name in NAMES]
+        folders.append(provision_seg(report=report, wheels=args.wheels))
     for folder in folders:
         print(f"{folder.name} is ready in {printable(str(folder))}.")
 

@@ -16,6 +16,8 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from lens.demo.provision import NAMES, provision
+from lens.demo.seg_provision import NAME as SEG_NAME
+from lens.demo.seg_provision import provision_seg
 from lens.home import home
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ def demo_home(users_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         patch.setenv("TOKENLENS_HOME", str(users_home))
         for name in NAMES:
             provision(name)
+        provision_seg()
     folder = tmp_path_factory.mktemp("demo-home")
     show_models(users_home, folder)
     return folder
@@ -83,7 +86,7 @@ def demo_home(users_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def show_models(of: Path, folder: Path) -> None:
     """Let the cache folder ``folder`` have the offline models that ``of`` has."""
     (folder / "models").mkdir(parents=True)
-    for name in NAMES:
+    for name in (*NAMES, SEG_NAME):
         (folder / "models" / name).symlink_to((of / "models" / name).resolve())
 
 

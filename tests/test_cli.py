@@ -314,6 +314,8 @@ def test_models_lists_the_catalog(run) -> None:
     for name in ("demo", "demo-scratch", "llava-1.5-7b"):
         assert re.search(rf"^{re.escape(name)} \((on disk|not on disk|made when first used)\): ", out, re.M)
     assert "llava-hf/llava-1.5-7b-hf" in out
+    assert re.search(r"^demo-seg \((on disk|made from demo when first used)\): ", out, re.M)
+    assert "little better than chance" in " ".join(out.split())
 
 
 def test_a_broken_catalog_is_one_sentence(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

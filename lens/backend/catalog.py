@@ -12,7 +12,7 @@ from lens.home import home
 from lens.progress import Report, silent
 
 SHIPPED = Path(__file__).with_name("catalog.toml")
-_TRUSTED_KEYS = ("register", "setup", "mask_head")
+_TRUSTED_KEYS = ("register", "setup", "made_from", "mask_head")
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,10 @@ class ModelSpec:
     trust_remote_code: bool = False
     register: str | None = None
     setup: str | None = None
+    made_from: str | None = None
     index: str | None = None
     mask_head: str | None = None
+    says_seg: str = ""
 
     @property
     def folder(self) -> Path | None:
@@ -72,6 +74,12 @@ def on_disk(spec: ModelSpec) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(spec.source, "config.json", revision=spec.revision), str)
+
+
+def ready(spec: ModelSpec) -> bool:
+    """Whether the model can be had without a network: it is on disk, or ``setup`` makes it from a row's that is."""
+    base = catalog().get(spec.made_from) if spec.made_from else None
+    return on_disk(spec) or (base is not None and ready(base))
 
 
 def prepare(spec: ModelSpec, report: Report = silent) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
-from lens.backend.catalog import ModelSpec, catalog, find, on_disk, prepare
+from lens.backend.catalog import ModelSpec, catalog, find, on_disk, prepare, ready
 from lens.backend.loading import load
 from lens.errors import CatalogInvalid, LensError, ModelMissing
 
@@ -39,6 +40,21 @@ def test_the_shipped_rows(home: Path):
         assert not spec.trust_remote_code
     assert rows["demo"].source == str(home / "models" / "demo")
     assert rows["demo"].index == rows["demo-scratch"].index, "they share a language model"
+    seg = rows["demo-seg"]
+    assert seg.index is None, "its language model is another, so that no index of the demo's fits"
+    assert seg.made_from == "demo" and seg.mask_head and "chance" in seg.says_seg
+    assert all(spec.made_from in rows and spec.setup for spec in rows.values() if spec.made_from)
+    opened = [spec.mask_head.split(":") for spec in rows.values() if spec.mask_head]
+    assert all(callable(getattr(importlib.import_module(module), name)) for module, name in opened)
+
+
+def test_what_is_made_from_a_model_on_disk_can_be_had_without_a_network(home: Path):
+    rows = catalog()
+    assert not ready(rows["demo"]) and not ready(rows["demo-seg"])
+    (home / "models" / "demo").mkdir(parents=True)
+    (home / "models" / "demo" / "config.json").write_text("{}", encoding="utf-8")
+    assert ready(rows["demo"]) and ready(rows["demo-seg"]) and not on_disk(rows["demo-seg"])
+    assert not ready(rows["demo-scratch"]) and not ready(rows["lisa-7b"])
 
 
 def test_a_users_file_adds_and_replaces(home: Path):
@@ -71,6 +87,7 @@ def test_without_a_file_or_with_an_empty_one_the_shipped_rows_stand(home: Path):
         ("[mine]\nsource = 'x'\ndtype = ['a']", "'dtype'"),
         ("[mine]\nsource = 'x'\nregister = 'os'", "'register'"),
         ("[mine]\nsource = 'x'\nsetup = 'os:system'", "'setup'"),
+        ("[mine]\nsource = 'x'\nmade_from = 'demo'", "'made_from'"),
     ],
 )
 def test_a_wrong_row_is_refused_naming_file_and_key(home: Path, text: str, named: str):
