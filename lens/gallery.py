@@ -15,10 +15,11 @@ from lens.home import project_root
 
 @dataclass(frozen=True)
 class GalleryPhoto:
-    """One photo. ``key`` is short, stable and safe in a URL."""
+    """One photo. ``key`` is short, stable and safe in a URL; ``thing`` is what it shows, in one word."""
 
     key: str
     title: str
+    thing: str
     path: Path
     author: str
     licence: str
@@ -36,6 +37,8 @@ def gallery() -> tuple[GalleryPhoto, ...]:
     folder = project_root() / "assets" / "gallery"
     rows = tomllib.loads((folder / "gallery.toml").read_text(encoding="utf-8"))
     return tuple(
-        GalleryPhoto(key, row["title"], folder / row["file"], row["author"], row["licence"], row["source"])
+        GalleryPhoto(
+            key, row["title"], row["thing"], folder / row["file"], row["author"], row["licence"], row["source"]
+        )
         for key, row in rows.items()
     )

@@ -36,9 +36,10 @@ def explore(question: Question) -> None:
     grid = visual_grid(question.asked.token_map)
     left, right = st.columns([6, 5], gap="medium")
     with right:
-        looks = mapchoice.looks()
+        has_head = maps.head_reads(question, kind)
+        looks = mapchoice.looks(has_head)
         points = mapchoice.points(grid.rows)
-        threshold = mapchoice.threshold(maps.head_reads(question, kind))
+        threshold = mapchoice.threshold(has_head)
     state.remember()
     if kind == "word" and not mapstate.word():
         left.info("Type the name of a thing, such as cat.")
@@ -95,8 +96,10 @@ navigation.enter()
 state.adopt(mapstate.OWN)
 st.markdown("### SEG maps")
 st.caption("What is a token similar to in the picture?")
-the_spec = sidebar.draw()
+the_spec = sidebar.draw(maps.usual_model(), maps.usual_prompt)
 the_loaded = setup.ready_model(the_spec)
+if st.session_state["prompt_box"] != state.prompt(maps.usual_prompt(the_spec)):
+    st.rerun()  # the model, just loaded, is asked in words of its own
 setup.require(the_loaded, "What shows visual tokens in the picture", PATCHES)
 try:
     with st.spinner("Asking the model, then running it once with its answer, keeping every layer"):

@@ -30,4 +30,5 @@ def test_photo_opens_is_small_and_has_a_free_licence(photo):
     assert 200 <= max(picture.width, picture.height) <= 640
     assert photo.path.stat().st_size < 120_000
     assert photo.licence in FREE
+    assert re.fullmatch("[a-z]+", photo.thing)
     assert photo.author in photo.credit and photo.licence in photo.credit and photo.source

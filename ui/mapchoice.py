@@ -45,7 +45,7 @@ def ask(question: Question) -> None:
             f"{name} has no <SEG> token (models that have one: {have}). Here a map starts from a token of the text, at "
             "first what the answer names, from a typed word or from a patch."
         )
-        if ready := maps.with_seg_on_disk():
+        if ready := maps.with_seg_at_hand():
             thing = maps.word_at(asked, maps.default_token(asked))
             switch.button(
                 f"Segment the {thing} with {ready[0]}", key="to-seg", on_click=_turn_to, args=(ready[0], thing),
@@ -57,17 +57,22 @@ def ask(question: Question) -> None:
     place.text_input("Segment the", key="thing", placeholder="cat", on_change=_take_thing, args=(asked.seg.prompt,))
     if not asked.segs or question.forced:
         switch.toggle(
-            f"Answer for it: “{asked.seg.answer}”",
+            f"Ask for the {'mask' if question.head else 'map'} anyway",
             value=mapstate.forced(),
             key="forced_box",
             on_change=lambda: mapstate.force(st.session_state["forced_box"]),
-            help="The map of a <SEG> that the model wouldn't have said.",
+            help=f"Puts “{asked.seg.answer}” into the model's mouth, so there is a {asked.seg.text} that it didn't say.",
         )
+    worth = question.reader.spec.says_seg
     if not asked.segs:
+        why = "Either it was not asked to segment something, or it finds that the picture doesn't show that."
         st.info(
-            f"The model's answer, the second line below, holds no {asked.seg.text}, so there is no map of it: either it was "
-            "not asked to segment something, or it finds that the picture doesn't show that."
+            f"The model's answer, the second line below, holds no {asked.seg.text}, so there is no map of it. {worth or why}"
         )
+        return
+    put = f"“{asked.seg.answer}” was put into the model's mouth; its own answer stands in the sidebar. "
+    if note := (put if question.forced else "") + worth:
+        st.caption(note)
 
 
 def _take_thing(prompt: str) -> None:
@@ -82,7 +87,6 @@ def _turn_to(model: str, thing: str) -> None:
 
 def _ask_for(prompt: str, thing: str) -> None:
     state.choose_prompt(prompt.replace("{}", thing))
-    st.session_state["prompt_box"] = state.prompt()
     mapstate.follow_prompt()
 
 
@@ -158,10 +162,11 @@ def reading(asked: Asked) -> tuple[int, str, str]:
     )  # fmt: skip
 
 
-def looks() -> Looks:
-    """What is drawn over the picture."""
+def looks(has_head: bool) -> Looks:
+    """What is drawn over the picture: at first the mask too, where the model has a head that makes one."""
+    usual = ["smooth", "points", *(["mask"] if has_head else [])]
     parts = st.pills(
-        "Drawn over the picture", list(PARTS), default=["smooth", "points"], key="parts", format_func=PARTS.get,
+        "Drawn over the picture", list(PARTS), default=follows("parts", usual), key="parts", format_func=PARTS.get,
         selection_mode="multi", bind="query-params",
     )  # fmt: skip
     left, right = st.columns(2, gap="medium")
@@ -210,6 +215,12 @@ def threshold(has_head: bool) -> Threshold:
 def downloads(shown: Shown) -> None:
     """The mask in view as a file, in forms that TokenLens reads again."""
     st.caption(f"The mask takes {shown.share:.1%} of the picture ({shown.raster.note}).")
+    if shown.threshold[0] == "head" and not shown.raster.cells.any():
+        st.info(
+            f"The mask head finds nothing here: its highest logit is {shown.raster.values.max():.2f}, and only what exceeds "
+            f"{shown.raster.threshold:g} is inside. Otsu's threshold on the map itself gives "
+            f"{shown.reading.raster.share:.1%} of the picture (choose “Otsu” above)."
+        )
     name, stem = shown.reader.picture.name, file_name(shown.reader.spec.name, mapviews.query_name(shown.found), "mask")
     makers: dict[str, tuple[str, str, Callable[[], bytes | str]]] = {
         "PNG": ("png", "image/png", lambda: mask_png(shown.raster.mask)),

@@ -12,13 +12,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import streamlit as st
 
-from lens.backend.catalog import ModelSpec, catalog, on_disk
-from lens.backend.encoding import encode, visual_grid
+from lens.backend.catalog import ModelSpec, catalog, ready
+from lens.backend.encoding import DEFAULT_PROMPT, encode, visual_grid
 from lens.backend.loading import LoadedModel
 from lens.backend.maskfiles import Mask
-from lens.backend.regions import areas
+from lens.backend.store import STORE
 from lens.backend.words import whole_word
-from lens.segmaps.asking import PROMPT, Asked, ask, patch_query, seg_query, token_query, word_query
+from lens.gallery import gallery
+from lens.segmaps.asking import (
+    PROMPT,
+    Asked,
+    ask,
+    patch_query,
+    question,
+    seg_query,
+    seg_token,
+    token_query,
+    word_query,
+)
 from lens.segmaps.maps import Query, SimilarityMap, similarity_map
 from lens.segmaps.masks import MaskHead, Raster, head_rasters, open_head
 from lens.segmaps.points import Point, PointRule
@@ -29,6 +40,8 @@ from ui import mapstate, sidebar, state
 from ui.mapstate import OwnMask
 from ui.state import Reader
 
+THING = "object"
+"""What a reader's own picture is said to show, until they say it better."""
 Threshold = tuple[str, float | None]
 """Rule and number of :func:`lens.segmaps.masks.map_raster`; or ``"head"`` for the model's own mask decoder."""
 
@@ -112,10 +125,7 @@ class Shown:
     @property
     def share(self) -> float:
         """The share of the picture that the mask takes."""
-        raster, (width, height) = self.raster, self.found.size
-        if raster.boxes is None:
-            return float(raster.cells.mean())
-        return float(areas(raster.boxes)[raster.cells].sum()) / (width * height)
+        return self.raster.share
 
     @property
     def key(self) -> Hashable:
@@ -129,14 +139,15 @@ def open_question(spec: ModelSpec, loaded: LoadedModel) -> Question:
     if notice:
         st.warning(notice)
     loaded.anatomy.require("connector")
-    encoded = sidebar.choose_view(encode(loaded, state.prompt(), picture))
+    prompt = state.prompt(usual_prompt(spec))
+    encoded = sidebar.choose_view(encode(loaded, prompt, picture))
     view = encoded.token_map.view
     head = open_head(loaded)
     sites = head.sites() if head else ()
-    asked = ask(loaded, state.prompt(), picture, sites=sites, view=view)
+    asked = ask(loaded, prompt, picture, sites=sites, view=view)
     forced = mapstate.forced() and asked.seg is not None and not asked.segs
     if forced and asked.seg is not None:
-        asked = ask(loaded, state.prompt(), picture, answer=asked.seg.answer, sites=sites, view=view)
+        asked = ask(loaded, prompt, picture, answer=asked.seg.answer, sites=sites, view=view)
     return Question(Reader(spec, loaded, picture, encoded, asked.trace), asked, head, forced)
 
 
@@ -145,10 +156,26 @@ def with_seg() -> list[str]:
     return [name for name, spec in catalog().items() if spec.mask_head]
 
 
-def with_seg_on_disk() -> list[str]:
-    """Those of :func:`with_seg` that a click opens without fetching gigabytes first."""
+def with_seg_at_hand() -> list[str]:
+    """Those of :func:`with_seg` that a click opens without fetching more than the app's first model needs."""
     rows = catalog()
-    return [name for name in with_seg() if on_disk(rows[name])]
+    first = next(iter(rows))
+    return [name for name in with_seg() if ready(rows[name]) or rows[name].made_from == first]
+
+
+def usual_model() -> str | None:
+    """What the page shows while the reader chose no model: one that has <SEG>, where there is one at hand."""
+    return next(iter(with_seg_at_hand()), None)
+
+
+def usual_prompt(spec: ModelSpec) -> str:
+    """What the page asks while the reader typed nothing: a model with <SEG> to segment what the photo shows."""
+    photo = next((photo for photo in gallery() if photo.key == state.gallery_key()), None)
+    thing = photo.thing if photo else THING
+    if spec in STORE.models:
+        loaded = STORE.model(spec)
+        return question(loaded, thing) if seg_token(loaded) else DEFAULT_PROMPT
+    return PROMPT.format(thing) if spec.mask_head else DEFAULT_PROMPT
 
 
 def the_query(question: Question, kind: str, rule: str | None) -> Query:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 
 import streamlit as st
 
@@ -25,12 +26,13 @@ VIEWS = {False: "Whole", True: "Tiles"}
 KINDS = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"]
 
 
-def draw() -> ModelSpec:
-    """The widgets; the chosen model."""
+def draw(model: str | None = None, prompt: Callable[[ModelSpec], str] = lambda _: DEFAULT_PROMPT) -> ModelSpec:
+    """The widgets; the model in use. ``model``: what the page shows while none was chosen, if that isn't the catalog's
+    first; ``prompt``: what it asks a model while nothing was typed."""
     with st.sidebar:
-        spec = _choose_model()
+        spec = _choose_model(model)
         _choose_picture()
-        _choose_prompt()
+        _choose_prompt(prompt(spec))
     return spec
 
 
@@ -60,15 +62,19 @@ def draw_answer(reader: Reader) -> None:
         st.text((answer.text or "(it says nothing)") + ("" if answer.finished else " …"))
 
 
-def _choose_model() -> ModelSpec:
+def _choose_model(usual: str | None) -> ModelSpec:
     rows = catalog()
+    names = list(rows)
+    usual = usual or names[0]
     name = st.selectbox(
         "Model",
-        list(rows),
+        names,
+        names.index(usual),
         key="model",
         bind="query-params",
         help="More models: add rows to catalog.toml in the cache folder (README, “Your own models”).",
     )
+    state.note_model(name, usual)
     st.caption(f"**{rows[name].title}.** {rows[name].note}")
     return rows[name]
 
@@ -128,14 +134,16 @@ def _take_upload() -> None:
         st.session_state["upload_error"] = str(error)
 
 
-def _choose_prompt() -> None:
+def _choose_prompt(usual: str) -> None:
+    asked = state.prompt(usual)
+    if st.session_state.get("prompt_box") != asked:  # another picture or model is asked in other words
+        st.session_state["prompt_box"] = asked
     st.text_area(
         "Prompt",
-        value=state.prompt(),
         key="prompt_box",
         height=80,
-        placeholder=DEFAULT_PROMPT,
-        on_change=lambda: state.choose_prompt(st.session_state["prompt_box"]),
+        placeholder=usual,
+        on_change=lambda: state.choose_prompt(st.session_state["prompt_box"], usual),
     )
 
 

@@ -66,7 +66,11 @@ def follow(page: str) -> None:
     """Called first in every run. A switch of pages empties the address and forgets the widgets: what all pages share is
     put back, and what the page itself was last set to."""
     if st.session_state.get("page", page) != page:
-        kept = {**st.session_state.get(f"own-{page}", {}), **st.session_state.get("shared", {})}
+        for key in ("model", "layer", "view", "prompt_box"):
+            st.session_state.pop(key, None)  # Streamlit would carry over what the former page usually shows
+        chosen = st.session_state.get("chosen")
+        shared = {**st.session_state.get("shared", {}), **({"model": (chosen, chosen)} if chosen else {})}
+        kept = {**st.session_state.get(f"own-{page}", {}), **shared}
         for key in kept.keys() - st.query_params.keys():
             st.query_params[key], value = kept[key]
             if key not in PLAIN:
@@ -79,7 +83,7 @@ def remember() -> None:
     widgets. A widget bound to the address is in it only while it isn't at its default."""
     now = {key: (text, st.session_state.get(key)) for key, text in st.query_params.items()}
     now = {key: held for key, held in now.items() if key in PLAIN or held[1] is not None}
-    st.session_state["shared"] = {key: now[key] for key in now if key in SHARED}
+    st.session_state["shared"] = {key: now[key] for key in now if key in SHARED and key != "model"}
     st.session_state[f"own-{st.session_state['page']}"] = {key: now[key] for key in now if key not in SHARED}
 
 
@@ -155,17 +159,25 @@ def patch(rows: int, cols: int) -> tuple[int, int]:
     return rows // 2, cols // 2
 
 
-def prompt() -> str:
-    """The prompt in use, right or wrong: the one last typed, else the address's, else the default."""
-    return st.session_state.get("prompt", st.query_params.get("prompt", DEFAULT_PROMPT))
+def note_model(name: str, usual: str) -> None:
+    """Keep the model that the reader chose, for all pages. A page's ``usual`` one is a choice only after another was."""
+    if name != usual or "chosen" in st.session_state:
+        st.session_state["chosen"] = name
 
 
-def choose_prompt(text: str) -> None:
-    """Use a prompt on every page. One too long for an address is kept in the session alone."""
+def prompt(usual: str = DEFAULT_PROMPT) -> str:
+    """The prompt in use, right or wrong: the one last typed, else the address's, else what the page ``usual``ly asks."""
+    return st.session_state.get("prompt", st.query_params.get("prompt", usual))
+
+
+def choose_prompt(text: str, usual: str = DEFAULT_PROMPT) -> None:
+    """Use a prompt on every page; the ``usual`` one of the page in view is no choice. One too long for an address is kept
+    in the session alone."""
     st.session_state["prompt"] = text
-    if text == DEFAULT_PROMPT or len(text) > URL_PROMPT:
-        st.query_params.pop("prompt", None)
-    else:
+    st.query_params.pop("prompt", None)
+    if text == usual:
+        del st.session_state["prompt"]
+    elif len(text) <= URL_PROMPT:
         st.query_params["prompt"] = text
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lens.backend.loading import LoadedModel
-from lens.backend.regions import Boxes, Size, painted, subdivide
+from lens.backend.regions import Boxes, Size, areas, painted, subdivide
 from lens.backend.tracing import Trace
 from lens.errors import MapConstant
 from lens.segmaps.maps import SimilarityMap, fine_boxes, scaled, smooth
@@ -51,6 +51,13 @@ class Raster:
     def mask(self) -> Bool[np.ndarray, "h w"]:
         """The mask's pixels."""
         return self.cells if self.boxes is None else painted(self.cells, self.boxes, self.size)
+
+    @property
+    def share(self) -> float:
+        """The share of the picture that the mask takes."""
+        if self.boxes is None:
+            return float(self.cells.mean())
+        return float(areas(self.boxes)[self.cells].sum()) / (self.size[0] * self.size[1])
 
 
 class MaskHead(Protocol):

@@ -24,6 +24,7 @@ from tests.helpers import tiny_llama, tiny_llava
 from tests.segmaps.seghelpers import seg_llava
 
 Open = Callable[..., AppTest]
+SAYS_SEG = "It says so for half of all things, there or not."
 
 
 class Halves:
@@ -61,7 +62,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_llava(folder / "plain")
     tiny_llama(folder / "text")
     rows = [f'["tiny-{name}"]\nsource = "{folder / name}"\n' for name in ("plain", "text", "seg")]
-    rows.append(f'["tiny-head"]\nsource = "{folder / "seg"}"\nmask_head = "{__name__}:open_halves"\n')
+    rows.append(
+        f'["tiny-head"]\nsource = "{folder / "seg"}"\nmask_head = "{__name__}:open_halves"\nsays_seg = "{SAYS_SEG}"\n'
+    )
     (folder / "catalog.toml").write_text("\n".join(rows), encoding="utf-8")
     return folder
 
@@ -82,11 +85,10 @@ def opened(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     STORE.answers.clear()
 
 
-def says(name: str, prompt: str, answer: str) -> Encoded:
-    """Let a model's answer to a prompt be what a trained one would say; the question as it is encoded."""
+def says(name: str, prompt: str, answer: str, photo: int = 0) -> Encoded:
+    """Let a model's answer to a prompt about a photo be what a trained one would say; the question as it is encoded."""
     loaded = STORE.model(catalog.find(name))
-    photo = gallery()[0]
-    encoded = encode(loaded, prompt, open_picture(photo.path))
+    encoded = encode(loaded, prompt, open_picture(gallery()[photo].path))
     ids = tuple(loaded.tokenizer(answer, add_special_tokens=False)["input_ids"])
     key = (encoded.key, str(loaded.dtype), str(loaded.device))
     held = STORE.answers.get(key, lambda: Answer(ids, answer, True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,8 @@ from lens.backend.images import open_picture
 from lens.backend.maskfiles import mask_of
 from lens.backend.store import STORE
 from lens.gallery import gallery
-from tests.pages.conftest import Open, figure, says, texts, title, values
+from tests.pages.conftest import SAYS_SEG, Halves, Open, figure, says, texts, title, values
+from ui import maps
 
 
 def test_without_seg_the_answers_last_word_is_the_query_and_this_is_said(opened: Open):
@@ -32,7 +34,50 @@ def test_a_model_with_seg_is_one_click_away(opened: Open):
     assert page.button(key="to-seg").label == "Segment the mat with tiny-head"
     page.button(key="to-seg").click().run()
     assert title(page).startswith("&lt;SEG&gt; at p, dot · layer 4 · tiny-head")
-    assert page.query_params["prompt"] == "Segment the mat." and page.query_params["model"] == "tiny-head"
+    assert page.query_params["prompt"] == "Segment the mat." and page.selectbox(key="model").value == "tiny-head"
+
+
+def test_while_no_model_was_chosen_one_with_seg_is_asked_for_what_the_photo_shows(opened: Open):
+    says("tiny-head", "Segment the cat.", "It is <SEG>.")
+    says("tiny-head", "Segment the cup.", "It is <SEG>.", photo=1)
+    page = opened()
+    assert title(page).startswith("&lt;SEG&gt; at p, dot · layer 4 · tiny-head")
+    assert page.text_area(key="prompt_box").value == "Segment the cat." and page.text_input(key="thing").value == "cat"
+    assert "prompt" not in page.query_params and "model" not in page.query_params
+    page.button(key="pick-coffee").click().run()
+    assert page.text_area(key="prompt_box").value == "Segment the cup." and "&lt;SEG&gt; at p" in title(page)
+    page.text_area(key="prompt_box").set_value("Describe the image.").run()
+    assert page.query_params["prompt"] == "Describe the image.", "typed here, where something else is usual"
+    page.text_area(key="prompt_box").set_value("Segment the cup.").run()
+    assert "prompt" not in page.query_params
+
+
+def test_a_model_that_was_chosen_stays_though_another_is_usual(opened: Open):
+    page = opened(model="tiny-plain")
+    assert "tiny-plain" in title(page) and page.text_area(key="prompt_box").value == "Describe the image."
+    says("tiny-head", "Segment the cat.", "It is <SEG>.")
+    page.selectbox(key="model").set_value("tiny-head").run()
+    assert "tiny-head" in title(page) and page.session_state["chosen"] == "tiny-head"
+    page.selectbox(key="model").set_value("tiny-plain").run()
+    assert "tiny-plain" in title(page) and page.session_state["chosen"] == "tiny-plain"
+    assert "chosen" not in opened().session_state, "the usual one is no choice"
+
+
+def test_without_a_model_with_seg_at_hand_the_catalogs_first_is_shown(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    rows = catalog.catalog()
+    rows["tiny-head"] = replace(rows["tiny-head"], source="nobody/nothing-of-this-name")
+    monkeypatch.setattr("ui.maps.catalog", lambda: rows)
+    assert "tiny-plain" in title(opened())
+    rows["tiny-head"] = replace(rows["tiny-head"], made_from="tiny-plain", setup="a:b")
+    assert maps.usual_model() == "tiny-head", "what is made from the first needs no more than that does"
+
+
+def test_a_model_just_loaded_is_asked_in_its_own_words(opened: Open):
+    says("tiny-seg", "Segment the cat.", "It is <SEG>.")
+    STORE.models.clear()
+    page = opened(model="tiny-seg")
+    assert title(page).startswith("&lt;SEG&gt; at p, dot · layer 4 · tiny-seg")
+    assert page.text_area(key="prompt_box").value == "Segment the cat."
 
 
 def test_no_click_begins_to_fetch_a_model(opened: Open, monkeypatch: pytest.MonkeyPatch):
@@ -92,9 +137,34 @@ def test_an_answer_without_seg_is_explained_and_can_be_put_into_its_mouth(opened
     assert title(page).startswith("“g” of “dog” at p, dot")
     page.toggle(key="forced_box").set_value(True).run()
     assert title(page).startswith("&lt;SEG&gt; at p, dot") and not page.info
-    assert page.query_params["forced"] == "yes"
+    assert page.query_params["forced"] == "yes" and "was put into the model's mouth" in texts(page)
     chosen = opened(model="tiny-seg", prompt="Segment the dog.", query="seg")
     assert "answered 'No dog is there.', with no <SEG> in it" in texts(chosen)
+
+
+def test_what_its_saying_seg_is_worth_is_told_of_a_model_where_it_is_known(opened: Open):
+    says("tiny-head", "Segment the dog.", "No dog is there.")
+    page = opened(model="tiny-head", prompt="Segment the dog.")
+    assert SAYS_SEG in page.info[0].value and page.toggle(key="forced_box").label == "Ask for the mask anyway"
+    page.toggle(key="forced_box").set_value(True).run()
+    assert SAYS_SEG in texts(page) and "was put into the model's mouth" in texts(page) and not page.info
+    says("tiny-head", "Segment the hat.", "It is <SEG>.")
+    said = opened(model="tiny-head", prompt="Segment the hat.", forced="yes")
+    assert SAYS_SEG in texts(said) and "put into the model's mouth" not in texts(said), "it said so by itself"
+
+
+def test_a_mask_head_that_finds_nothing_says_so_beside_what_the_map_gives(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Halves, "logits", lambda self, trace, positions: np.full((len(positions), 12, 12), -1.5))
+    says("tiny-head", "Segment the key.", "It is <SEG>.")
+    page = opened(model="tiny-head", prompt="Segment the key.")
+    assert "takes 0.0% of the picture (the model's mask head)" in texts(page)
+    (info,) = page.info
+    assert "its highest logit is -1.50" in info.value
+    share = re.search(r"on the map itself gives ([\d.]+%)", info.value)
+    page.button_group(key="mask_rule").set_value("otsu").run()
+    assert share and f"takes {share[1]} of the picture (Otsu's threshold)" in texts(page) and not page.info
 
 
 def test_asking_for_another_thing_asks_the_model_again(opened: Open):
