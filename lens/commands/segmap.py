@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lens.segmaps.reading import MapReading
     from lens.segmaps.sam import SamMasks
 
-MODEL, FALLBACK = "demo-seg", "demo"
+MODEL = "demo-seg"
 SHOWN = 5
 """Patches in the table; JSON has all."""
 
@@ -53,6 +53,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--seg", type=count, default=1, metavar="N", help="which <SEG> of the answer (default: the first)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="where the model doesn't say <SEG>, put an answer with it into its mouth"
     )
     parser.add_argument(
         "--layer", type=int, metavar="L", help="0 = input embeddings (default: the last, after the norm)"
@@ -87,11 +90,10 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> _Found:
-    from lens.backend.catalog import catalog, find, prepare
+    from lens.backend.catalog import find, prepare
     from lens.backend.images import open_picture
     from lens.backend.maskfiles import read_mask
     from lens.backend.store import STORE
-    from lens.segmaps.asking import ask, question
     from lens.segmaps.maps import similarity_map
     from lens.segmaps.masks import open_head
     from lens.segmaps.reading import read_map
@@ -99,27 +101,45 @@ def _read(args: argparse.Namespace) -> _Found:
     picture = open_picture(args.image)
     wanted = read_mask(args.mask, (picture.width, picture.height), picture.name) if args.mask else None
     notes = []
-    if args.model is None and MODEL not in catalog():
-        notes.append(f"The model {MODEL} isn't in the catalog, so that {FALLBACK} answers, which has no <SEG> token.")
-    name = args.model or (MODEL if MODEL in catalog() else FALLBACK)
-    spec = find(name)
+    spec = find(args.model or MODEL)
     with progress() as report:
         prepare(spec, report)
     loaded = STORE.model(spec)
     loaded.anatomy.require("connector")
     layer = loaded.anatomy.depth if args.layer is None else loaded.anatomy.check_layer(args.layer)
     head = open_head(loaded)
-    prompt = question(loaded, args.query) if args.prompt is None else args.prompt
-    asked = ask(loaded, prompt, picture, sites=head.sites() if head else ())
+    asked = _ask(args, loaded, picture, head.sites() if head else (), notes)
     query = _query(args, loaded, asked, notes)
     found = similarity_map(asked.trace, query, args.similarity)
     heads: tuple[Raster, ...] = ()
+    if query.kind == "seg" and spec.says_seg:
+        notes.append(spec.says_seg)
     if head and query.kind == "seg" and query.position is not None:
         from lens.segmaps.masks import head_rasters
 
         heads = head_rasters(head, asked.trace, found, (query.position,))
     reading = read_map(asked, found, layer, scale=args.scale, threshold=args.threshold, heads=heads, wanted=wanted)
     return _Found(loaded.name, reading, tuple(notes), _sam(args.sam, picture, reading) if args.sam else None)
+
+
+def _ask(
+    args: argparse.Namespace, loaded: LoadedModel, picture: Picture, sites: tuple[str, ...], notes: list[str]
+) -> Asked:
+    """The question and its answer: the model's own, else with ``--force`` one with <SEG>, and a note that says so."""
+    from lens.errors import QueryMissing
+    from lens.segmaps.asking import ask, question, seg_token
+
+    token = seg_token(loaded)
+    if token and args.query.strip() == token.text:
+        raise QueryMissing(
+            f"--query is {token.text}, but what is asked for is expected, such as cat: the map is that of {token.text} then."
+        )
+    prompt = question(loaded, args.query) if args.prompt is None else args.prompt
+    asked = ask(loaded, prompt, picture, sites=sites)
+    if not args.force or asked.seg is None or asked.segs:
+        return asked
+    notes.append(f"{loaded.name} answered {asked.answer[:200]!r}; “{asked.seg.answer}” was put into its mouth.")
+    return ask(loaded, prompt, picture, answer=asked.seg.answer, sites=sites)
 
 
 def _sam(folder: Path, picture: Picture, reading: MapReading) -> tuple[str, SamMasks]:
@@ -192,6 +212,10 @@ def _lines(found: _Found) -> Iterator[str]:
     yield f"Points: {labels.count(1)} positive, {labels.count(0)} negative, {labels.count(-1)} neutral"
     share = reading.raster.mask.mean()
     yield f"Mask: {share:.1%} of the image ({reading.raster.note}, {reading.raster.threshold:.3f} of the min-max map)"
+    if reading.heads:
+        own = reading.heads[0]
+        empty = "" if own.cells.any() else f" (nothing: its highest logit is {own.values.max():.2f})"
+        yield f"The model's mask head: {own.mask.mean():.1%} of the image{empty}"
     yield from _score_lines(reading)
     yield from _sam_lines(found)
     yield ""

@@ -140,7 +140,8 @@ def seg_query(asked: Asked, number: int = 0, rule: str | None = None) -> Query:
         found = f"{len(asked.segs)} {asked.seg.text}" if asked.segs else f"no {asked.seg.text}"
         raise QueryMissing(
             f"The model answered {asked.answer[:200]!r}, with {found} in it, so that there is no such map; ask for "
-            "something that the picture shows, or choose a word of the text."
+            "something that the picture shows, put an answer with it into the model's mouth (on the page “Ask for the mask "
+            "anyway”, else --force), or choose a word of the text."
         )
     text = asked.seg.text if len(asked.segs) == 1 else f"{asked.seg.text} {number + 1}"
     return _read(asked, asked.segs[number], rule or asked.seg.rule, "seg", text)

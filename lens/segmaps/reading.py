@@ -92,6 +92,10 @@ def as_json(reading: MapReading, model: str) -> dict:
             "rule": reading.raster.note,
             "share": round(float(reading.raster.mask.mean()), 6),
         },
+        "mask_heads": [
+            {"share": round(float(head.mask.mean()), 6), "highest_logit": round(float(head.values.max()), 6)}
+            for head in reading.heads
+        ],
         "scores": _scores(reading),
         "layers": _layers(reading.scores),
     }

@@ -13,7 +13,9 @@ from PIL import Image
 
 from lens.backend import catalog
 from lens.backend.images import open_picture
+from lens.backend.loading import LoadedModel
 from lens.backend.maskfiles import read_mask
+from lens.backend.tracing import Trace
 from lens.segmaps.points import Point
 from lens.segmaps.sam import look, open_sam, sam_masks
 from lens.segmaps.scores import overlap
@@ -109,16 +111,50 @@ def test_patches_and_typed_words(segmap: Shell):
     assert typed["mask"]["threshold"] == 0.9
 
 
-def test_without_a_model_the_default_is_told(segmap: Shell, monkeypatch: pytest.MonkeyPatch, files: Path):
-    """While demo-seg isn't in the catalog, demo stands in for it, with a sentence."""
-    spec = catalog.ModelSpec(name="demo", source=str(files / "plain"))
-    monkeypatch.setattr(catalog, "catalog", lambda: {"demo": spec})
-    status, _, err = segmap("{image}", "--query", "cat")
-    assert status == 0 and "demo-seg isn't in the catalog, so that demo answers" in err
-    better = catalog.ModelSpec(name="demo-seg", source=str(files / "seg"))
-    monkeypatch.setattr(catalog, "catalog", lambda: {"demo": spec, "demo-seg": better})
+def test_without_a_model_the_one_with_seg_is_asked(segmap: Shell, monkeypatch: pytest.MonkeyPatch, files: Path):
+    spec = catalog.ModelSpec(name="demo-seg", source=str(files / "seg"))
+    monkeypatch.setattr(catalog, "catalog", lambda: {"demo-seg": spec})
     status, out, err = segmap("{image}", "--query", "cat", "--by", "word")
     assert status == 0 and err == "" and out.startswith("demo-seg,")
+
+
+def test_seg_is_put_into_the_models_mouth_and_its_head_makes_a_mask(
+    segmap: Shell, monkeypatch: pytest.MonkeyPatch, files: Path
+):
+    spec = catalog.ModelSpec(
+        name="demo-seg", source=str(files / "seg"), mask_head=f"{__name__}:open_half", says_seg="It says so to all."
+    )
+    monkeypatch.setattr(catalog, "catalog", lambda: {"demo-seg": spec})
+    status, out, err = segmap("{image}", "--query", "cat", "--force")
+    assert status == 0 and "Answered: It is <SEG>." in out and "Query: <SEG>, read at p" in out
+    assert "was put into its mouth." in err and "It says so to all." in err
+    assert "The model's mask head: 33.3% of the image" in out, "half of the 60 columns of 90 that the encoder sees"
+    table = json.loads(segmap("{image}", "--query", "cat", "--force", "--json", "-")[1])
+    assert table["query"]["kind"] == "seg" and table["mask_heads"] == [{"share": 0.333333, "highest_logit": 2.0}]
+    assert len(table["notes"]) == 2
+    monkeypatch.setattr(Half, "highest", -0.5)
+    assert (
+        "mask head: 0.0% of the image (nothing: its highest logit is -0.50)"
+        in segmap("{image}", "--query", "cat", "--force")[1]
+    )
+    word = segmap("{image}", "--query", "cat", "--force", "--by", "word")
+    assert "mask head" not in word[1] and "It says so to all." not in word[2]
+
+
+class Half:
+    """A mask head that calls the left half of what the encoder sees the object."""
+
+    highest = 2.0
+
+    def sites(self) -> tuple[str, ...]:
+        return ()
+
+    def logits(self, trace: Trace, positions: tuple[int, ...]) -> np.ndarray:
+        return np.broadcast_to(np.where(np.arange(12) < 6, self.highest, -1.0), (len(positions), 12, 12))
+
+
+def open_half(_loaded: LoadedModel) -> Half:
+    return Half()
 
 
 @pytest.mark.parametrize(
@@ -127,7 +163,9 @@ def test_without_a_model_the_default_is_told(segmap: Shell, monkeypatch: pytest.
         (("{image}",), "required: --query"),
         (("missing.png", "--query", "cat"), "does not exist"),
         (("{image}", "--query", "cat", "--model", "{model}"), "with no <SEG> in it"),
+        (("{image}", "--query", "<SEG>", "--model", "{model}"), "what is asked for is expected"),
         (("{image}", "--query", "cat", "--model", "{plain}", "--by", "seg"), "no <SEG> token"),
+        (("{image}", "--query", "cat", "--model", "{plain}", "--by", "seg", "--force"), "no <SEG> token"),
         (("{image}", "--query", "cat", "--model", "{text}"), "has no connector"),
         (("{image}", "--query", "cat", "--model", "{plain}", "--prompt", "What?"), "neither in the prompt nor"),
         (("{image}", "--query", "cat", "--model", "{plain}", "--layer", "9"), "Layer 9"),
