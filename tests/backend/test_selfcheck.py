@@ -15,8 +15,10 @@ from lens.backend.files import write_json
 from lens.backend.loading import LoadedModel, load
 from lens.backend.selfcheck import PATCHES, STATES, checked, keep, known, needs, sentence
 from lens.demo.provision import NAMES
+from lens.demo.seg_provision import NAME as SEG_NAME
 from lens.errors import CapabilityMissing
 
+OFFLINE = (*NAMES, SEG_NAME)
 FAILED = Check("patches", False, "The grid lies elsewhere.", "everything that shows patches in the picture")
 
 
@@ -54,7 +56,7 @@ def test_another_tokenizer_or_dtype_is_another_model(llama: LoadedModel):
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OFFLINE)
 def test_the_offline_models_come_with_what_a_check_finds(name: str, demo_home: Path):
     loaded = load(replace(find(name), source=str(demo_home / "models" / name)))
     shipped = known(loaded)
@@ -64,7 +66,7 @@ def test_the_offline_models_come_with_what_a_check_finds(name: str, demo_home: P
 
 
 def test_no_report_is_shipped_that_nothing_reads():
-    assert len(list(selfcheck.SHIPPED.glob("*.json"))) == len(NAMES)
+    assert len(list(selfcheck.SHIPPED.glob("*.json"))) == len(OFFLINE)
 
 
 def test_a_report_made_here_goes_before_the_shipped_one(llama: LoadedModel, tmp_path: Path, monkeypatch):
