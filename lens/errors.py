@@ -157,3 +157,7 @@ class ConversionFailed(LensError):
 
 class LabelsUnusable(LensError):
     """Labels of pictures that can't be read, contradict themselves, or belong to other pictures than those there."""
+
+
+class DeviceUnusable(LensError):
+    """A device to compute on that torch doesn't know, wasn't built for, or can't reach."""

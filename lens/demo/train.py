@@ -131,7 +131,7 @@ def seen(workshop: Workshop, wanted: list[Shot]) -> Tensor:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     defaults = Settings()
-    parse = training_parser("lens.demo.train", "a connector", defaults.seed)
+    parse = training_parser("lens.demo.train", "a connector", defaults.seed, 3.0)
     parse.add_argument("--states", type=Path, help="file of cached vision states (default: OUT/states.npy)")
     parse.add_argument("--wheels", type=Path, help="folder with the wheels (default: fetch them)")
     parse.add_argument("--scratch", action="store_true", help="random start, caption loss alone")

@@ -107,7 +107,7 @@ def qualities(
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     defaults = SegSettings()
-    parse = training_parser("lens.demo.train_seg", "<SEG>", defaults.seed)
+    parse = training_parser("lens.demo.train_seg", "<SEG>", defaults.seed, 3.0)
     parse.add_argument("--states", type=Path, help="folder of cached scenes (default: OUT/states)")
     parse.add_argument("--icons", type=Path, help="folder with the icon sets' archives (default: fetch them)")
     parse.add_argument("--scenes", type=int, default=defaults.scenes)
