@@ -50,8 +50,8 @@ class SegSettings:
     rate: tuple[float, float] = (2e-3, 1e-3)
     queries: int = 6
     """Turns of a pack: every object that is there, the rest names of objects that aren't."""
-    rank: int = 8
-    alpha: float = 16.0
+    rank: int = 16
+    alpha: float = 32.0
     first: int = 1
     """The first block with low-rank updates."""
     warmup: int = 20

@@ -12,11 +12,10 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lens.demo import architecture
 from lens.demo.command import leave, run, show, training_parser
@@ -39,12 +38,20 @@ BOXES = Path(__file__).parent / "seg" / "boxes.json"
 """Boxes drawn by hand on some of the photographs: file name → [name, [x0, y0, x1, y1] as shares of the centre square]."""
 
 
+def open_language(base: Path) -> LlamaForCausalLM:
+    """The language model of an assembled folder in bfloat16, its rotary frequencies in float32 as in the app: rounded,
+    they would turn a query 150 tokens on by angles that the model never saw."""
+    config = AutoConfig.from_pretrained(base).text_config
+    language = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # casting a model rounds its buffers too
+    weights = {k.replace("model.language_model.", "model."): v for k, v in load_file(base / LANGUAGE).items()}
+    language.load_state_dict(weights, strict=False)  # the head is tied
+    return language
+
+
 def open_models(base: Path, settings: SegSettings, scratch: Path) -> SegModels:
     """The demo's parts from its assembled folder: the language model in bfloat16, tower and connector in float32."""
     config = AutoConfig.from_pretrained(base)
-    language = cast(Any, LlamaForCausalLM(config.text_config)).to(torch.bfloat16)
-    weights = {k.replace("model.language_model.", "model."): v for k, v in load_file(base / LANGUAGE).items()}
-    language.load_state_dict(weights, strict=False)  # the head is tied
+    language = open_language(base)
     tower = architecture.EfficientNetLite(config.vision_config).eval().requires_grad_(False)
     tower.load_state_dict(
         {k.removeprefix("model.vision_tower."): v.float() for k, v in load_file(base / TOWER).items()}
