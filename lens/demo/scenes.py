@@ -1,4 +1,4 @@
-"""Composed scenes: one to four cut-outs on a photograph or a texture, with the exact mask of what is seen of each.
+"""Composed scenes to measure on: one to four cut-outs on a photograph or a texture, with exact masks of what is seen.
 
 Cut-outs are emoji of four sets, and ellipses and rounded rectangles cut from the middle of labelled photographs. Later
 ones lie over earlier ones. Invariants: a scene is a function of its seed, its pool and the sources; masks are disjoint
@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from lens.demo.convert import IMAGE_SIZE, PATCH_SIZE
-from lens.demo.seg_icons import Icons
-from lens.demo.seg_objects import OBJECTS, alike
+from lens.demo.photos import held_out as held_out_classes
+from lens.demo.seg_icons import SETS, Icons
+from lens.demo.seg_objects import OBJECTS, alike, held_out_objects
 
 FINE = 48
 """Cells a side of the mask head's own resolution; one covers 8 x 8 pixels."""
@@ -36,6 +37,9 @@ TRIES = 12
 """Times that the same objects are placed anew before one of them is left out."""
 DRAWS = 60
 """Times that an object is drawn before a scene is content with fewer."""
+HELD_OUT_STYLE = "fluent-emoji-flat"
+TRAIN = "train"
+"""The split that nothing is measured on."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,30 @@ class Sources:
     def showing(self, name: str, styles: Sequence[str]) -> list[tuple[str, str]]:
         """The (style, icon) pairs that show an object in one of ``styles``."""
         return [(style, icon) for style in styles for icon in OBJECTS[name] if icon in self.icons[style]]
+
+
+def pools(seed: int, names: list[str]) -> dict[str, Pool]:
+    """The pools of every split: of training, and four to measure on; ``names`` are the photographs' class names.
+
+    Training and measuring share no held-out object or style and no photograph.
+    """
+    kept = held_out_objects(seed)
+    classes_kept = held_out_classes(seed)
+    objects = tuple(name for name in OBJECTS if name not in kept)
+    styles = tuple(style for style in SETS if style != HELD_OUT_STYLE)
+    trained = tuple(
+        label
+        for label in range(len(names))
+        if label not in classes_kept and not any(alike(names[label], name) for name in kept)
+    )
+    unseen = tuple(sorted(classes_kept))
+    return {
+        TRAIN: Pool(objects, styles, trained),
+        "trained objects and styles, new scenes": Pool(objects, styles, (), unseen),
+        "held-out objects": Pool(tuple(sorted(kept)), styles, (), unseen),
+        "held-out style": Pool(objects, (HELD_OUT_STYLE,), (), unseen),
+        "cut-outs of photographs of held-out classes": Pool(objects, styles, unseen, unseen, 1.0),
+    }
 
 
 @dataclass(frozen=True, eq=False)

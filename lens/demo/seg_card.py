@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from typing import Any
 
-from lens.demo.seg_cache import HELD_OUT_STYLE, PHOTO_SHARE
+from lens.demo.scenes import HELD_OUT_STYLE
+from lens.demo.seg_draw import TURNS
 from lens.demo.seg_evaluate import PhotoQuality, SegQuality
 from lens.demo.seg_icons import SETS
 from lens.demo.seg_language import ABSENT, FOUND, PROMPTS
-from lens.demo.seg_training import PHASES, SegSettings
+from lens.demo.seg_training import PHASES
+from lens.demo.seg_vocabulary import PHOTO
+
+Facts = dict[str, Any]
+"""What a run was and did, as its ``facts.json`` has it; :func:`lens.demo.train_seg.facts` makes it. A ``note`` on how these
+weights came about may be added to it."""
 
 ASKED, SAID, REFUSED = PROMPTS[0].format("cat"), FOUND, ABSENT.format("cat")
 WHAT = f"""The offline demo model with a <SEG> token, so that one can look at how such a token works without a large
@@ -28,71 +33,72 @@ The scenes are cut-outs of emoji and of photographs pasted on other pictures: th
 objects far more apart, than in photographs. <SEG> starts as the word "the", after which the frozen model expects the
 prompt's noun, and the plain similarity of its state with the patches is trained: that it holds the object, and that its
 map shows where that is, are made, not found. "Held out" means: neither shown nor named while <SEG> was trained; the
-language model knows the words, and the encoder and the connector were trained on ImageNet's classes, some of which are
-such objects."""
+language model knows the words, and the encoder and the connector were trained on all of ImageNet's classes, some of which
+are such objects."""
 
 
-def card(
-    settings: SegSettings,
-    qualities: list[SegQuality],
-    photos: PhotoQuality,
-    log: Path,
-    parameters: int,
-    held_out: list[str],
-) -> str:
-    """Write the card from what was set, measured and logged."""
+def card(facts: Facts, qualities: list[SegQuality], photos: PhotoQuality) -> str:
+    """Write the card from what was set, done and measured."""
     parts = (
         "# `demo-seg`",
-        WHAT.format(rank=settings.rank, head=f"{parameters:,}"),
-        training(settings, log),
+        WHAT.format(rank=facts["rank"], head=f"{facts['head parameters']:,}"),
+        training(facts),
         table(qualities),
+        answering(qualities),
         on_photographs(photos),
         LIMITS,
-        licences(held_out),
+        licences(facts["held-out objects"]),
     )
     return "\n\n".join(parts) + "\n"
 
 
-def training(settings: SegSettings, log: Path) -> str:
-    """How it was trained, with the losses at the beginning and the end of each phase."""
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    lines = [
-        "## Training",
-        "",
-        f"{settings.scenes:,} composed scenes of one to four objects, later ones over earlier ones, on photographs, blurred "
-        f"and magnified ones, noise and stripes; {PHOTO_SHARE:.0%} of the objects are cut from photographs, the others are "
-        f"emoji. AdamW, seed {settings.seed}. Loss of a mask: 2 x BCE + Dice, at 12 x 12 and at 48 x 48.",
-        "",
-        "| phase | what learns from what | steps x batch | losses, first and last tenth |",
-        "|---|---|---|---|",
-    ]
+def training(facts: Facts) -> str:
+    """How, on what and for how long it was trained, with the losses at the beginning and the end of each phase."""
+    head = "| phase | what learns from what | steps x scenes | seconds | losses, first and last tenth |"
     what = {
         "names": "mask head, from the frozen model's state at <SEG> after the name, without a picture",
-        "scenes": f"everything, from packs of {settings.queries} prompts on a scene, at least one for what isn't there",
+        "scenes": f"everything, from packs of {TURNS} prompts on a scene, at least two for what isn't there",
     }
-    for i, phase in enumerate(PHASES):
-        last = {row["step"]: row for row in rows if row["phase"] == phase}
-        ordered = [last[step] for step in sorted(last)]
-        lines.append(f"| `{phase}` | {what[phase]} | {settings.steps[i]:,} x {settings.batch[i]} | {ends(ordered)} |")
-    return "\n".join([*lines, "", reproduce(settings)])
+    rows = []
+    for phase, steps, seconds in zip(PHASES, facts["steps"], facts["seconds of each phase"], strict=True):
+        losses = facts["losses, first and last tenth"][phase].items()
+        ends = ", ".join(f"{name} {first:.2f} → {last:.2f}" for name, (first, last) in losses)
+        rows.append(f"| `{phase}` | {what[phase]} | {steps:,} x {facts['packs a step']} | {seconds:.0f} | {ends} |")
+    weights = (
+        "A mask's loss is 2 x BCE + Dice, at 12 x 12 and at 48 x 48 (`coarse`, `fine`); `similar` is that of the plain "
+        "similarity. Of the answers, turns for what is there weigh as much as those for what isn't, and the first token, "
+        f"which decides, counts as part of the answer and by itself with weight {facts['decision weight']:g} (`decide`; "
+        "`right`: how often it was). "
+        f"Updates of rank {facts['rank']}, alpha {facts['alpha']:g}; AdamW, seed {facts['seed']}."
+    )
+    table = "\n".join([head, "|---|---|---|---|---|", *rows])
+    return "\n\n".join(("## Training", scenes(facts), weights, table, made(facts)))
 
 
-def ends(rows: list[dict]) -> str:
-    """Means of each loss over the first and the last tenth of a phase."""
-    tenth = max(1, len(rows) // 10)
-    names = [name for name in rows[0] if name not in ("phase", "step", "seconds", "cpu")] if rows else []
+def scenes(facts: Facts) -> str:
+    """What the training scenes show, and what they are asked for."""
+    words, outlined = facts["vocabulary"], facts["photographs with a trusted outline"]
+    edges = f"along an outline ({outlined} of them have one), or " if outlined else ""
+    return (
+        f"{facts['scenes composed']:,} scenes composed on the device, each seen once, of one to four objects, later ones "
+        "over earlier ones, on photographs, blurred and magnified ones, noise and stripes. "
+        f"{PHOTO:.0%} of the objects are cut from photographs, {edges}as ellipses and rounded rectangles; the others are "
+        f"{facts['icons']:,} emoji. {words['names']:,} names: of {words['objects']} objects, {words['extra']} further emoji "
+        f"and {words['classes']} classes, and {words['broader']} broader words. The names of what isn't there are drawn "
+        "like those of what is, about a third of them near one that is (of its kind), so that a name alone doesn't tell; "
+        f"{words['never named as absent']} share a word with something held out and are never named as absent."
+    )
 
-    def mean(part: list[dict], name: str) -> float:
-        return sum(row[name] for row in part) / len(part)
 
-    return ", ".join(f"{name} {mean(rows[:tenth], name):.2f} → {mean(rows[-tenth:], name):.2f}" for name in names)
-
-
-def reproduce(settings: SegSettings) -> str:
-    """The command."""
-    steps = " ".join(map(str, settings.steps))
-    given = f"--scenes {settings.scenes} --steps {steps} --photos FOLDER --out FOLDER"
-    return f"Reproduce: `python -m lens.demo.train_seg {given}`."
+def made(facts: Facts) -> str:
+    """The command, and where and how fast it ran."""
+    seconds = sum(facts["seconds of each phase"])
+    outlines = "--photo-masks FILE " if facts["photographs with a trusted outline"] else ""
+    return (
+        f"`python -m lens.demo.train_seg --minutes {seconds / 60:.1f} {outlines}--photos FOLDER --out FOLDER` makes such "
+        f"weights. These took {seconds:.0f} s of training on {facts['device']}; a run that is laid out over time is not "
+        "repeated bit for bit."
+    ) + (f" {facts['note']}" if "note" in facts else "")
 
 
 def table(qualities: list[SegQuality]) -> str:
@@ -119,6 +125,15 @@ def table(qualities: list[SegQuality]) -> str:
     return "\n".join(lines)
 
 
+def answering(qualities: list[SegQuality]) -> str:
+    """How far the answer itself can be relied on."""
+    means = sorted((q.answered + q.refused) / 2 for q in qualities)
+    return (
+        "Whether it says <SEG> at all: the mean of the last two columns, for which answering at random reaches 50%, is "
+        f"{means[0]:.0%} to {means[-1]:.0%}."
+    )
+
+
 def on_photographs(photos: PhotoQuality) -> str:
     """What can be said where there are no masks."""
     text = (
@@ -142,6 +157,6 @@ def licences(held_out: list[str]) -> str:
         f"Emoji: {sets} (fetched by npm, not part of this project). Photographs: one per ImageNet class, not part of this "
         "project. The weights are this project's, under its licence; the models below them are the demo's.\n\n"
         f"Held-out style: `{HELD_OUT_STYLE}` (drawn after the same outlines as `fluent-emoji`, which was trained on). "
-        f"Held-out objects ({len(held_out)}, whole families of names): {', '.join(held_out)}. Held-out photographs: the 100 "
-        "classes that the connector never saw either."
+        f"Held-out objects ({len(held_out)}, whole families of names): {', '.join(held_out)}. Held-out photographs: "
+        "those of 100 classes; the connector was trained on them, <SEG> was not."
     )

@@ -8,7 +8,7 @@ on the grid of visual tokens (12 x 12), where a cell belongs to what covers half
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from lens.demo.convert import IMAGE_SIZE
 from lens.demo.photos import pixels, whole
-from lens.demo.scenes import GRID, Sources
-from lens.demo.seg_cache import Cache, feature_maps
+from lens.demo.scenes import FINE, GRID, Scene, Sources, coverage
 from lens.demo.seg_head import MaskHead
-from lens.demo.seg_language import PROMPTS, Turn
+from lens.demo.seg_language import PROMPTS, Packs, Turn, seg_states
+from lens.demo.seg_models import SegModels, feature_maps
 from lens.demo.seg_objects import alike
-from lens.demo.seg_training import SegModels, seg_states, small
+from lens.demo.seg_training import small
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,14 @@ class _Asked:
 
 @torch.inference_mode()
 def measure(
-    split: str, models: SegModels, head: MaskHead, cache: Cache, names: Sequence[str], count: int, seed: int = 0
+    split: str, models: SegModels, head: MaskHead, scenes: Iterable[Scene], names: Sequence[str], seed: int = 0
 ) -> SegQuality:
-    """Score one split; every scene is asked for all its objects and for as many that aren't there."""
+    """Score one split; every scene is asked for all its objects and for as many of ``names`` that aren't there."""
     rng = random.Random(f"measure/{seed}/{split}")
     asked, said_seg, said_none = [], [], []
-    for row in range(count):
-        batch = cache.read([row])
-        present = batch.names[0]
-        absent = absent_names(rng, names, present)
-        found, seg, none = ask(models, head, models.cells(batch.levels)[0], batch.levels, present, absent)
-        asked.append((found, batch.masks[0, : len(present)]))
+    for scene in scenes:
+        found, seg, none = ask(models, head, scene.image, scene.names, absent_names(rng, names, scene.names))
+        asked.append((found, torch.from_numpy(coverage(scene.masks, FINE)).to(models.device)))
         said_seg += seg
         said_none += none
     mean = torch.cat([found.queries[0] for found, _ in asked]).mean(0)
@@ -106,7 +103,7 @@ def measure(
         for name, values in scene_scores(head, found, wanted, mean).items():
             scores.setdefault(name, []).extend(values)
     return SegQuality(
-        split=split, scenes=count, queries=len(scores["fine"]), answered=share(said_seg), refused=share(said_none),
+        split=split, scenes=len(asked), queries=len(scores["fine"]), answered=share(said_seg), refused=share(said_none),
         **{name: share(values) for name, values in scores.items()},
     )  # fmt: skip
 
@@ -118,35 +115,34 @@ def absent_names(rng: random.Random, names: Sequence[str], present: Sequence[str
 
 
 def ask(
-    models: SegModels,
-    head: MaskHead,
-    cells: Tensor,
-    levels: dict[str, Tensor],
-    present: Sequence[str],
-    absent: Sequence[str],
+    models: SegModels, head: MaskHead, picture: Image.Image, present: Sequence[str], absent: Sequence[str]
 ) -> tuple[_Asked, list[bool], list[bool]]:
-    """One pack; who was answered with <SEG>, and who of the absent was not."""
+    """One pack on a picture; who was answered with <SEG>, and who of the absent was not."""
     language = models.language
+    levels = feature_maps(models.tower, pixels([picture]).to(models.device))
+    cells = models.cells(levels)
     turns = [language.turns.turn(name, PROMPTS[0], True) for name in present]
     turns += [language.turns.turn(name, PROMPTS[0], False) for name in absent]
-    states, visual = language.states(cells, turns)
+    packs = Packs.of([turns], models.device)
+    states, visual = language.states(cells, packs.ids)
     assert visual is not None
-    seg = seg_states(states, turns)
-    first = [language.logits(states[i, turn.answer - 1][None]).argmax().item() for i, turn in enumerate(turns)]
-    will = [follows(models, states[i], turn, said) for i, (turn, said) in enumerate(zip(turns, first, strict=True))]
-    found = _Asked(head.project(seg)[None], cells[None], visual.float()[None], levels, seg)
+    seg = seg_states(states, packs)[:, : len(present)]
+    will = [follows(models, own, turn) for own, turn in zip(states[0], turns, strict=True)]
+    found = _Asked(head.project(seg), cells, visual.float(), levels, seg[0])
     return found, will[: len(present)], [not answered for answered in will[len(present) :]]
 
 
-def follows(models: SegModels, states: Tensor, turn: Turn, first: float) -> bool:
-    """Whether the greedy answer leads to <SEG>: its first token is the found answer's, and after that, <SEG> wins.
+def follows(models: SegModels, states: Tensor, turn: Turn) -> bool:
+    """Whether the greedy answer to a turn of ``states`` [t, width] leads to <SEG>: its first token is the found answer's,
+    and after that, <SEG> wins.
 
     For an object that isn't there only the first token is known, and it decides.
     """
-    start = models.language.turns.ids("It")[0]
+    turns, start = models.language.turns, models.language.turns.ids("It")[0]
+    first = models.language.logits(states[turn.answer - 1][None]).argmax().item()
     if turn.seg is None or first != start:
         return first == start
-    return models.language.logits(states[turn.seg - 1][None]).argmax().item() == models.language.turns.seg_id
+    return models.language.logits(states[turn.seg - 1][None]).argmax().item() == turns.seg_id
 
 
 def scene_scores(head: MaskHead, found: _Asked, wanted: Tensor, mean: Tensor) -> dict[str, list[float]]:
@@ -200,7 +196,7 @@ def measure_photos(
     boxes: dict[str, tuple[str, list[float]]] | None = None,
     seed: int = 0,
 ) -> PhotoQuality:
-    """Halves of two photographs of ``labels`` side by side, and photographs with boxes (see :func:`read_boxes`)."""
+    """Halves of two photographs of ``labels`` side by side, and photographs with boxes (file name to name and box)."""
     rng = random.Random(f"photographs/{seed}")
     right = []
     while len(right) < 2 * pairs:
@@ -241,8 +237,6 @@ def answer_masks(
     models: SegModels, head: MaskHead, picture: Image.Image, names: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
     """Coarse and fine logits [k, ...] of every name, the answer given, whatever the model would say."""
-    maps = feature_maps(models.tower, pixels([picture]))
-    levels = {name: states.float() for name, states in maps.items()}
-    found, _, _ = ask(models, head, models.cells(levels)[0], levels, names, ())
+    found, _, _ = ask(models, head, picture, names, ())
     coarse, fine = head(found.queries, found.cells, found.visual, found.levels)
     return coarse[0], fine[0]

@@ -8,9 +8,9 @@ the model's embeddings being tied, as output; merging adds the update to the fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ RENAMED_TOKEN = "<filename>"
 """The spare special token that becomes <SEG>: ids and vocabulary size stay what they are."""
 PROMPTS = ("Segment the {}.", "Where is the {}?", "Show me the {}.")
 FOUND, ABSENT = f"It is {SEG}.", "There is no {}."
+LONGEST = 24
+"""Tokens of a turn that is trained on, at most; longer names are left out."""
 LIKE = " the"
 """The word whose embedding <SEG> starts from: after "It is the", the frozen model expects the prompt's noun (its first
 token is the likeliest for 87 % of nouns after "Where is the ...?"), so the state at <SEG> points at it from the start."""
@@ -61,6 +63,49 @@ class Turns:
         said = self.ids((FOUND if present else ABSENT.format(name)) + "<|im_end|>")
         seg = len(asked) + said.index(self.seg_id) if present else None
         return Turn((*asked, *said), len(asked), seg)
+
+    def longest(self, name: str) -> int:
+        """Tokens of the longest turn with a name."""
+        return max(len(self.turn(name, prompt, present).ids) for prompt in PROMPTS for present in (False, True))
+
+    def table(self, names: Sequence[str], device: torch.device) -> Packs:
+        """Every turn with some names: [2, names, prompts], absent ones first, then present ones."""
+        turns = [[self.turn(name, prompt, there) for name in names for prompt in PROMPTS] for there in (False, True)]
+        shape = len(names), len(PROMPTS)
+        return Packs(*(part.unflatten(1, shape) for part in Packs.of(turns, device)))
+
+
+class Packs(NamedTuple):
+    """Turns as tensors [...]: ``ids`` [..., longest], filled up with 0; ``answer`` and ``length``, where the answer begins
+    and the turn ends; ``seg``, where <SEG> stands, 0 in a turn without one."""
+
+    ids: Tensor
+    answer: Tensor
+    length: Tensor
+    seg: Tensor
+
+    @classmethod
+    def of(cls, packs: Sequence[Sequence[Turn]], device: torch.device) -> Packs:
+        """Some packs of as many turns each, [b, q]."""
+        turns = [turn for pack in packs for turn in pack]
+        longest = max(len(turn.ids) for turn in turns)
+        ids = torch.tensor([(*turn.ids, *[0] * (longest - len(turn.ids))) for turn in turns])
+        about = torch.tensor([(turn.answer, len(turn.ids), turn.seg or 0) for turn in turns])
+        parts = (ids, *about.unbind(1))
+        return cls(*(part.unflatten(0, (len(packs), -1)).to(device) for part in parts))
+
+    def at(self, *where: Tensor) -> Packs:
+        """Those that index tensors of one shape pick along the first dimensions."""
+        return Packs(*(part[where] for part in self))
+
+
+class Answers(NamedTuple):
+    """Of the answers of turns [b, q]: the mean cross-entropy of all tokens, that of the first one, which decides between
+    yes and no, and whether the first would have been said."""
+
+    whole: Tensor
+    first: Tensor
+    right: Tensor
 
 
 class LowRank(nn.Module):
@@ -118,49 +163,66 @@ class SegLanguage(nn.Module):
             found |= {f"{name}.{part}": parameter for part, parameter in update.named_parameters(recurse=False)}
         return found
 
+    @torch.no_grad()
+    def load(self, trained: dict[str, Tensor]) -> None:
+        """Take over what was trained, by the names of :meth:`trained`."""
+        for name, tensor in self.trained().items():
+            tensor.copy_(trained[name])
+
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings [..., width] with the trained vector at <SEG>."""
         seg = (ids == self.turns.seg_id)[..., None]
         return torch.where(seg, self.seg.to(self.table.dtype), self.table[ids])
 
-    def states(self, cells: Tensor | None, turns: list[Turn]) -> tuple[Tensor, Tensor | None]:
-        """States after the final norm of one pack: of the turns [n, longest, width], and of ``cells`` [144, width].
+    def states(self, cells: Tensor | None, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """States after the final norm of b packs: of their turns [b, q, longest, width], and of ``cells`` [b, 144, width].
 
-        ``cells`` are the connector's outputs; without them the turns stand alone, at the positions they have with a picture.
+        ``ids`` [b, q, longest] are the turns', ``cells`` the connector's outputs; without them the turns stand alone, at
+        the positions they have with a picture.
         """
-        longest = max(len(turn.ids) for turn in turns)
-        ids = torch.zeros(len(turns), longest, dtype=torch.long)
-        for row, turn in zip(ids, turns, strict=True):
-            row[: len(turn.ids)] = torch.tensor(turn.ids)
-        start = len(self.turns.before)
-        after = (start + CELLS + torch.arange(longest)).repeat(len(turns))
-        text = self.embed(ids).flatten(0, 1)
-        if cells is None:
-            return self._run(text, after, 0, longest).unflatten(0, ids.shape), None
-        shared = torch.cat((self.table[torch.tensor(self.turns.before)], cells.to(self.table.dtype)))
-        found = self._run(
-            torch.cat((shared, text)), torch.cat((torch.arange(len(shared)), after)), len(shared), longest
-        )
-        return found[len(shared) :].unflatten(0, ids.shape), found[start : len(shared)]
+        parts = [self.embed(ids).flatten(1, 2)]
+        if cells is not None:
+            before = self.table[torch.tensor(self.turns.before, device=ids.device)]
+            parts = [before.expand(len(ids), -1, -1), cells.to(self.table.dtype), *parts]
+        shared = sum(part.shape[1] for part in parts[:-1])
+        found = self._run(torch.cat(parts, 1), shared, ids.shape[2])
+        visual = None if cells is None else found[:, shared - CELLS : shared]
+        return found[:, shared:].unflatten(1, ids.shape[1:]), visual
 
-    def _run(self, embedded: Tensor, positions: Tensor, shared: int, longest: int) -> Tensor:
+    def _run(self, embedded: Tensor, shared: int, longest: int) -> Tensor:
         """One forward with an explicit mask: causal, and none of a turn's tokens sees another turn."""
-        order = torch.arange(len(embedded))
+        order = torch.arange(embedded.shape[1], device=embedded.device)
         turn = torch.where(order < shared, -1, (order - shared) // longest)
         sees = (order[:, None] >= order) & ((turn == -1) | (turn[:, None] == turn))
+        after = len(self.turns.before) + CELLS + (order - shared) % longest
+        positions = torch.where(order < shared, order, after)
         return self.language.model(
-            inputs_embeds=embedded[None], attention_mask=sees[None, None], position_ids=positions[None], use_cache=False
-        ).last_hidden_state[0]
+            inputs_embeds=embedded, attention_mask=sees[None, None], position_ids=positions[None], use_cache=False
+        ).last_hidden_state
 
     def logits(self, states: Tensor) -> Tensor:
         """Next-token logits [n, vocabulary] in float32 from states [n, width] after the final norm."""
         found = self.language.lm_head(states).float()
         seg = states.float() @ self.seg
-        return found.index_copy(1, torch.tensor([self.turns.seg_id]), seg[:, None])
+        return found.index_copy(1, torch.tensor([self.turns.seg_id], device=states.device), seg[:, None])
 
-    def answer_loss(self, states: Tensor, turns: list[Turn]) -> Tensor:
-        """Mean over the turns of the mean cross-entropy of each answer's tokens; ``states`` as :meth:`states` gives them."""
-        picked = [states[i, turn.answer - 1 : len(turn.ids) - 1] for i, turn in enumerate(turns)]
-        labels = [torch.tensor(turn.ids[turn.answer :]) for turn in turns]
-        losses = functional.cross_entropy(self.logits(torch.cat(picked)), torch.cat(labels), reduction="none")
-        return torch.stack([part.mean() for part in losses.split([len(label) for label in labels])]).mean()
+    def answers(self, states: Tensor, packs: Packs, longest: int) -> Answers:
+        """The answers' losses; ``states`` [b, q, t, width] as :meth:`states` gives them, ``longest`` tokens at most."""
+        where = packs.answer[..., None] + torch.arange(longest, device=states.device)
+        said = where < packs.length[..., None]
+        where = where.clamp(max=states.shape[2] - 1)
+        labels = packs.ids.gather(2, where)
+        logits = self.logits(at(states, where - 1).flatten(0, 2))
+        losses = functional.cross_entropy(logits, labels.flatten(), reduction="none").view(labels.shape)
+        first = logits.detach().unflatten(0, labels.shape)[:, :, 0].argmax(-1)
+        return Answers((losses * said).sum(-1) / said.sum(-1), losses[..., 0], first == labels[..., 0])
+
+
+def at(states: Tensor, where: Tensor) -> Tensor:
+    """States [b, q, t, width] of tokens ``where`` [b, q, k], [b, q, k, width]."""
+    return states.gather(2, where[..., None].expand(*where.shape, states.shape[-1]))
+
+
+def seg_states(states: Tensor, packs: Packs) -> Tensor:
+    """The states at <SEG> [b, q, width] in float32; without meaning for a turn that has none."""
+    return at(states, packs.seg[..., None])[:, :, 0].float()

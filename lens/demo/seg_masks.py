@@ -16,8 +16,7 @@ from lens.backend.encoding import encode
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import Trace, trace
-from lens.demo.seg_cache import LEVELS
-from lens.demo.seg_head import MaskHead, head_of
+from lens.demo.seg_head import LEVELS, MaskHead, head_of
 from lens.demo.seg_language import SEG
 from lens.demo.seg_provision import MASK_HEAD
 from lens.errors import CapabilityMissing

@@ -1,104 +1,116 @@
-"""Training <SEG>: two phases, the cheap one first.
+"""Training <SEG>: two phases, the cheap one first, laid out over the time that there is.
 
 ``names``: the mask head alone. What it is asked with is the frozen language model's own state at <SEG> in "It is <SEG>.",
 after a prompt with the object's name and no picture: computed once for each name. ``scenes``: whole packs, with the
 low-rank updates and <SEG>'s vector; answers by cross-entropy, masks from the state of <SEG>, and the plain similarity of
 that state with the visual tokens after the final norm, so that the map of <SEG> means something.
 
-Invariants: the state is read at <SEG> itself (position p), so its input embedding counts; held-out objects are neither
-shown nor named in any phase; a step is a function of the settings, the phase, its number and what the steps before made,
-so a run resumed from its checkpoint is the uninterrupted one.
+Invariants: the state is read at <SEG> itself (position p), so its input embedding counts; every batch is a new one, a
+function of the seed, the phase and the step; rates are functions of the share of the phase's time that is over, which a
+resumed run goes on counting from its checkpoint.
 """
 
 from __future__ import annotations
 
 import json
-import random
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lens.demo.architecture import EfficientNetLite, Projector
-from lens.demo.scenes import GRID
-from lens.demo.seg_cache import Batch, Cache, vision_states
+from lens.demo.scenes import FINE, GRID, MOST
+from lens.demo.seg_compose import Composer
+from lens.demo.seg_draw import Draw, Drawer, Draws
 from lens.demo.seg_head import MaskHead, mask_loss, standard, write_seg
-from lens.demo.seg_language import PROMPTS, SegLanguage, Turn
-from lens.demo.seg_objects import alike
+from lens.demo.seg_language import Answers, Packs, seg_states
+from lens.demo.seg_models import SegModels, feature_maps
 from lens.progress import Report, silent
 
 PHASES = ("names", "scenes")
-ALIGNED = 48
-"""Scenes by which the queries of states with a picture are brought to those without, in closed form."""
+SHARES = (0.1, 0.9)
+"""Of the training time, for each phase."""
+WORKERS = 6
+"""Processes at most that draw batches for an accelerator; the processor draws its own."""
 
 
 @dataclass(frozen=True)
 class SegSettings:
-    """A run: steps, batch sizes and rates of each phase; the run is a function of these, the scenes and the models."""
+    """A run: time, batch size and rates; the run is a function of these, the pictures, the models and the clock."""
 
-    scenes: int = 4_000
-    steps: tuple[int, int] = (3_000, 300)
-    """Of ``names`` and ``scenes``."""
-    batch: tuple[int, int] = (8, 4)
-    """Scenes, and packs, a step."""
+    minutes: float = 2.5
+    scenes: int = 24
+    """Scenes a step."""
+    aligned: int = 4
+    """Batches by which the queries of states with a picture are brought to those without, in closed form."""
     rate: tuple[float, float] = (2e-3, 1e-3)
-    queries: int = 6
-    """Turns of a pack: every object that is there, the rest names of objects that aren't."""
+    """Of ``names`` and ``scenes``."""
+    rise: tuple[float, float] = (0.2, 0.1)
+    """Share of each phase in which the rate rises."""
+    decision: float = 1.0
+    """Weight of the loss of an answer's first token, beside that of the whole answer."""
     rank: int = 16
     alpha: float = 32.0
     first: int = 1
     """The first block with low-rank updates."""
-    warmup: int = 20
     seed: int = 0
 
-    def rate_at(self, phase: int, step: int) -> float:
-        """Learning rate: a short rise, then a linear fall to a twentieth."""
-        left = 1 - step / self.steps[phase]
-        return self.rate[phase] * min(1.0, (step + 1) / self.warmup) * max(0.05, left)
+    def seconds(self, phase: int) -> float:
+        """How long a phase lasts."""
+        return 60 * self.minutes * SHARES[phase]
+
+    def rate_at(self, phase: int, progress: float) -> float:
+        """Learning rate: a linear rise on a linear fall, no less than 3 % of the highest."""
+        return self.rate[phase] * max(0.03, min(1.0, progress / self.rise[phase]) * (1 - progress))
 
 
-@dataclass(frozen=True)
-class SegModels:
-    """What is frozen, and the language model with its updates."""
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Composed scenes and their packs.
 
-    tower: EfficientNetLite
-    connector: Projector
-    language: SegLanguage
+    Attributes:
+        cells, levels: visual tokens at layer 0 [b, 144, width], and the encoder's feature maps.
+        masks: [b, 4, 48, 48] in 0..1; ``real`` [b, 4], which of the slots may be asked for.
+        names, prompts: of the turns, [b, 6].
+        present, absent: [b, 6], turns whose answer counts, as one thing or the other.
+    """
 
-    @torch.no_grad()
-    def cells(self, levels: dict[str, Tensor]) -> Tensor:
-        """Visual tokens at layer 0, [b, 144, 576], from cached feature maps."""
-        return self.connector(vision_states(self.tower, levels["deep"]))
-
-    @torch.no_grad()
-    def said(self, names: Sequence[str], prompt: str, batch: int = 16) -> Tensor:
-        """The states at <SEG> after a prompt with each name and no picture, [n, 576]."""
-        found = []
-        for start in range(0, len(names), batch):
-            turns = [self.language.turns.turn(name, prompt, True) for name in names[start : start + batch]]
-            found.append(seg_states(self.language.states(None, turns)[0], turns))
-        return torch.cat(found)
+    cells: Tensor
+    levels: dict[str, Tensor]
+    masks: Tensor
+    real: Tensor
+    names: Tensor
+    prompts: Tensor
+    present: Tensor
+    absent: Tensor
 
 
 class SegTrainer:
     """One run, resumable from ``folder``."""
 
-    def __init__(self, models: SegModels, cache: Cache, names: list[str], settings: SegSettings, folder: Path) -> None:
-        """``names`` may be named as absent, and hold no held-out object."""
+    def __init__(
+        self,
+        models: SegModels,
+        composer: Composer,
+        drawer: Drawer,
+        settings: SegSettings,
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         torch.manual_seed(settings.seed)
-        self.models, self.cache, self.names = models, cache, names
-        self.settings, self.folder = settings, folder
-        self.rows = list(range(min(len(cache), settings.scenes)))
-        self.head = MaskHead()
-        self.similar = nn.Linear(1, 1)  # similarity, standardised over the picture, as a logit; see :meth:`similarity`
+        self.models, self.composer, self.drawer = models, composer, drawer
+        self.settings, self.folder, self.clock = settings, folder, clock
+        self.turns = models.language.turns.table(drawer.words.names, models.device)
+        self.longest = int((self.turns.length - self.turns.answer).max())
+        self.head = MaskHead().to(models.device)
+        self.similar = nn.Linear(1, 1).to(models.device)  # similarity as a logit; see :meth:`similarity`
         nn.init.ones_(self.similar.weight)
-        self.phase, self.step = 0, 0
+        self.said = Said(models, self.turns)
+        self.phase, self.step, self.spent = 0, 0, 0.0
         self.optimiser = self._optimiser()
 
     def _optimiser(self) -> torch.optim.Optimizer:
@@ -123,168 +135,192 @@ class SegTrainer:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location=self.models.device)
         self.head.load_state_dict(saved["head"])
         self.similar.load_state_dict(saved["similar"])
-        with torch.no_grad():
-            for name, tensor in self.models.language.trained().items():
-                tensor.copy_(saved["language"][name])
-        self.phase, self.step = saved["phase"], saved["step"]
+        self.models.language.load(saved["language"])
+        self.phase, self.step, self.spent = saved["phase"], saved["step"], saved["spent"]
         self.optimiser = self._optimiser()
         self.optimiser.load_state_dict(saved["optimiser"])
 
     def save(self) -> None:
         """Write the checkpoint and the weights as they ship, each beside and renamed."""
         beside = self.folder / "checkpoint.part"
-        torch.save(
-            {**self.state(), "optimiser": self.optimiser.state_dict(), "phase": self.phase, "step": self.step}, beside
-        )
+        at = {"phase": self.phase, "step": self.step, "spent": self.spent}
+        torch.save({**self.state(), "optimiser": self.optimiser.state_dict(), **at}, beside)
         beside.replace(self.folder / "checkpoint.pt")
         language = self.models.language.trained()
         write_seg(self.head, language, self.folder / "demo-seg.safetensors", alpha=str(self.settings.alpha))
 
-    def run(self, report: Report = silent, save_every: int = 25) -> None:
-        """Train to the end of the last phase; a line of ``loss.jsonl`` a step."""
-        acts: tuple[Callable[[random.Random], dict[str, Tensor]], ...] = (self.from_names, self.scenes)
-        started = time.monotonic()
+    def run(self, report: Report = silent, save_every: float = 30.0) -> None:
+        """Train to the end of the last phase; a line of ``loss.jsonl`` a step, a checkpoint every so many seconds."""
         with (self.folder / "loss.jsonl").open("a", encoding="utf-8") as log:
             while self.phase < len(PHASES):
-                while self.step < self.settings.steps[self.phase]:
-                    losses = self.advance(acts[self.phase])
-                    row = {"phase": PHASES[self.phase], "step": self.step, "seconds": round(time.monotonic() - started)}
+                if self.phase == 1 and self.step == 0:
+                    self.align()
+                saved, seconds = self.spent, self.settings.seconds(self.phase)
+                began = self.clock() - self.spent
+                for draw in self.feed():
+                    self.spent = self.clock() - began
+                    if self.spent >= seconds:
+                        break
+                    losses = self.advance(draw, self.spent / seconds)
+                    row = {"phase": PHASES[self.phase], "step": self.step, "seconds": round(self.spent, 1)}
                     log.write(json.dumps(row | losses | {"cpu": round(time.process_time())}) + "\n")
                     log.flush()
-                    if self.step % save_every == 0:
+                    if self.spent - saved >= save_every:
                         self.save()
-                    report(self.step, self.settings.steps[self.phase], f"{PHASES[self.phase]}: {losses}")
-                self.phase, self.step = self.phase + 1, 0
-                if PHASES[self.phase : self.phase + 1] == ("scenes",):
-                    self.align()
+                        saved = self.spent
+                    report(self.spent, seconds, f"{PHASES[self.phase]}, seconds: {losses}")
+                self.phase, self.step, self.spent = self.phase + 1, 0, 0.0
                 self.optimiser = self._optimiser()
                 self.save()
 
-    def advance(self, act: Callable[[random.Random], dict[str, Tensor]]) -> dict[str, float]:
-        """One optimiser step."""
+    def feed(self) -> Iterable[Draw[Tensor]]:
+        """The phase's batches from this step on; drawn by other processes where an accelerator computes."""
+        apart = self.models.device.type != "cpu"
+        workers = min(WORKERS, max(1, (os.cpu_count() or 1) - 1)) if apart else 0
+        draws = Draws(self.drawer, (self.settings.seed, self.phase), self.settings.scenes)
+        return draws.feed(self.step, workers, pinned=self.models.device.type == "cuda")
+
+    def advance(self, draw: Draw[Tensor], progress: float) -> dict[str, float]:
+        """One optimiser step; none where a gradient isn't finite."""
         for group in self.optimiser.param_groups:
-            group["lr"] = group["share"] * self.settings.rate_at(self.phase, self.step)
+            group["lr"] = group["share"] * self.settings.rate_at(self.phase, progress)
         self.optimiser.zero_grad()
-        losses = act(random.Random(f"{self.settings.seed}/{PHASES[self.phase]}/{self.step}"))
+        batch = self.compose(draw)
+        total, losses = (self.from_names, self.scenes)[self.phase](batch)
+        total.backward()
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        self.optimiser.step()
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        if bool(norm.isfinite()):
+            self.optimiser.step()
         self.step += 1
         return {name: round(float(loss.detach()), 4) for name, loss in losses.items()}
 
-    @cached_property
-    def said(self) -> dict[str, Tensor]:
-        """By name, the frozen model's states at <SEG> without a picture, one of each prompt; while nothing has moved it."""
-        names = sorted({*self.names, *(name for row in self.cache.rows() for name in row["names"])})
-        by_prompt = [self.models.said(names, prompt) for prompt in PROMPTS]
-        return dict(zip(names, torch.stack(by_prompt, 1), strict=True))
+    def compose(self, draw: Draw[Tensor]) -> Batch:
+        """A drawn batch as scenes and packs, on the models' device."""
+        draw = Draw(*(part.to(self.models.device, non_blocking=True) for part in draw))
+        pictures, masks, real = self.composer(draw)
+        levels = feature_maps(self.models.quick, (pictures - 127) / 128)
+        seen = torch.cat((real, torch.zeros_like(draw.shown[:, MOST:])), 1)
+        return Batch(
+            self.models.cells(levels), levels, masks, real, draw.asked, draw.prompt,
+            present=draw.namable & seen, absent=draw.namable & ~draw.shown,
+        )  # fmt: skip
 
-    def from_names(self, rng: random.Random) -> dict[str, Tensor]:
-        """Masks from the names alone; one name that isn't there for every scene, whose mask is empty."""
-        batch = self.draw(rng, self.settings.batch[0])
-        asked = [[*names, *self.absent(rng, names, 1)] for names in batch.names]
-        longest = max(map(len, asked))
-        states = torch.zeros(len(asked), longest, self.head.query.in_features)
-        wanted = torch.zeros(len(asked), longest, *batch.masks.shape[2:])
-        real = torch.zeros(len(asked), longest, dtype=torch.bool)
-        for i, names in enumerate(asked):
-            states[i, : len(names)] = torch.stack([rng.choice(list(self.said[name])) for name in names])
-            wanted[i, : len(names) - 1] = batch.masks[i, : len(names) - 1]
-            real[i, : len(names)] = True
-        found = self.head(self.head.project(states), self.models.cells(batch.levels), None, batch.levels)
+    def from_names(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Masks from the names alone; the last turn of every scene names what isn't there, and its mask is empty."""
+        wanted = torch.cat((batch.masks, torch.zeros_like(batch.masks[:, :1])), 1)
+        real = torch.cat((batch.real, batch.absent[:, -1:]), 1)
+        asked = [torch.cat((part[:, :MOST], part[:, -1:]), 1) for part in (batch.names, batch.prompts)]
+        found = self.head(self.head.project(self.said(*asked)), batch.cells, None, batch.levels)
         coarse, fine = masks_loss(found, wanted, real)
-        (coarse + fine).backward()
-        return {"coarse": coarse, "fine": fine}
+        return coarse + fine, {"coarse": coarse, "fine": fine}
 
     @torch.no_grad()
     def align(self) -> None:
         """The start of ``scenes`` in closed form: a factor and a shift bring the queries of states with a picture to those
         of the same names without, by least squares over some scenes."""
-        rng = random.Random(f"{self.settings.seed}/align")
-        picked = self.cache.read(sorted(rng.sample(self.rows, min(ALIGNED, len(self.rows)))))
-        cells = self.models.cells(picked.levels)
-        states, names = [], []
-        for i, present in enumerate(picked.names):
-            turns = [self.models.language.turns.turn(name, PROMPTS[0], True) for name in present]
-            states.append(seg_states(self.models.language.states(cells[i], turns)[0], turns))
-            names += present
-        wanted = self.head.project(torch.stack([self.said[name][0] for name in names]))
-        found = standard(torch.cat(states)) @ self.head.query.weight.T
-        apart, wanted_apart = found - found.mean(0), wanted - wanted.mean(0)
-        scale = (apart * wanted_apart).sum() / (apart * apart).sum()
+        draws = Draws(self.drawer, (self.settings.seed, len(PHASES)), self.settings.scenes)
+        found, wanted = [], []
+        for number in range(self.settings.aligned):
+            batch = self.compose(Draw(*map(torch.as_tensor, draws[number])))
+            states, _, packs = self.asked(batch)
+            found.append(seg_states(states, packs)[:, :MOST][batch.real])
+            wanted.append(self.said(batch.names[:, :MOST], batch.prompts[:, :MOST])[batch.real])
+        goal = self.head.project(torch.cat(wanted))
+        have = standard(torch.cat(found)) @ self.head.query.weight.T
+        apart, goal_apart = have - have.mean(0), goal - goal.mean(0)
+        scale = (apart * goal_apart).sum() / (apart * apart).sum()
         self.head.query.weight.mul_(scale)
-        self.head.query.bias.copy_(wanted.mean(0) - scale * found.mean(0))
+        self.head.query.bias.copy_(goal.mean(0) - scale * have.mean(0))
 
-    def scenes(self, rng: random.Random) -> dict[str, Tensor]:
+    def asked(self, batch: Batch) -> tuple[Tensor, Tensor, Packs]:
+        """States of the turns [b, 6, t, width] and of the visual tokens [b, 144, width], and the turns: one answered with
+        <SEG> for a slot that is real, one that says no for the others."""
+        seen = functional.pad(batch.real, (0, batch.names.shape[1] - MOST))
+        packs = self.turns.at(seen.long(), batch.names, batch.prompts)
+        states, visual = self.models.language.states(batch.cells, packs.ids)
+        assert visual is not None
+        return states, visual, packs
+
+    def scenes(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Packs: answers for what is there and what isn't, masks for what is."""
-        batch = self.draw(rng, self.settings.batch[1])
-        cells = self.models.cells(batch.levels)
-        sums = {name: torch.zeros(()) for name in ("answer", "coarse", "fine", "similar")}
-        for i, names in enumerate(batch.names):
-            absent = self.absent(rng, names, max(1, self.settings.queries - len(names)))
-            turns = [self.models.language.turns.turn(name, rng.choice(PROMPTS), True) for name in names]
-            turns += [self.models.language.turns.turn(name, rng.choice(PROMPTS), False) for name in absent]
-            states, visual = self.models.language.states(cells[i], turns)
-            answer = self.models.language.answer_loss(states, turns)
-            said, seen = seg_states(states, turns), cast(Tensor, visual).float()
-            levels = {name: maps[i : i + 1] for name, maps in batch.levels.items()}
-            found = self.head(self.head.project(said)[None], cells[i : i + 1], seen[None], levels)
-            real = torch.ones(1, len(names), dtype=torch.bool)
-            wanted = batch.masks[i : i + 1, : len(names)]
-            coarse, fine = masks_loss(found, wanted, real)
-            similar = mask_loss(self.similarity(said, seen), small(wanted[0])).mean()
-            ((answer + coarse + fine + similar) / len(batch.names)).backward()
-            for name, loss in (("answer", answer), ("coarse", coarse), ("fine", fine), ("similar", similar)):
-                sums[name] = sums[name] + loss.detach() / len(batch.names)
-        return sums
+        states, visual, packs = self.asked(batch)
+        answers = self.models.language.answers(states, packs, self.longest)
+        answer, decide, right = balanced(answers, batch.present, batch.absent)
+        said, seen = seg_states(states, packs)[:, :MOST], visual.float()
+        found = self.head(self.head.project(said), batch.cells, seen, batch.levels)
+        coarse, fine = masks_loss(found, batch.masks, batch.real)
+        similar = mean_loss(self.similarity(said, seen), small(batch.masks), batch.real)
+        total = answer + self.settings.decision * decide + coarse + fine + similar
+        losses = {
+            "answer": answer,
+            "decide": decide,
+            "right": right,
+            "coarse": coarse,
+            "fine": fine,
+            "similar": similar,
+        }
+        return total, losses
 
     def similarity(self, said: Tensor, seen: Tensor) -> Tensor:
-        """The plain dot products of states [k, width] with visual tokens [cells, width] as logits, [k, rows, cols].
+        """The plain dot products of states [b, k, width] with visual tokens [b, cells, width] as logits, [b, k, rows, cols].
 
         The factor's absolute value is taken: with a negative one the map would be trained to be dark where the object is.
         """
-        logits = functional.linear(standard(said @ seen.T)[..., None], self.similar.weight.abs(), self.similar.bias)
-        return logits[..., 0].unflatten(1, (GRID, GRID))
-
-    def draw(self, rng: random.Random, count: int) -> Batch:
-        """Some scenes, all mirrored or none."""
-        batch = self.cache.read(sorted(rng.sample(self.rows, count)))
-        return mirrored(batch) if rng.random() < 0.5 else batch
-
-    def absent(self, rng: random.Random, names: tuple[str, ...], count: int) -> list[str]:
-        """Names of things that aren't in a scene and couldn't mean what is."""
-        fit: list[str] = []
-        while len(fit) < count:
-            name = rng.choice(self.names)
-            if not any(alike(name, other) for other in (*names, *fit)):
-                fit.append(name)
-        return fit
+        dots = standard(said @ seen.transpose(-1, -2))[..., None]
+        logits = functional.linear(dots, self.similar.weight.abs(), self.similar.bias)
+        return logits[..., 0].unflatten(-1, (GRID, GRID))
 
 
-def seg_states(states: Tensor, turns: list[Turn]) -> Tensor:
-    """The states at <SEG> of the turns that have one, [n, width] in float32."""
-    return torch.stack([states[i, turn.seg] for i, turn in enumerate(turns) if turn.seg is not None]).float()
+class Said:
+    """The frozen model's states at <SEG> after a prompt with a name and no picture; each is computed once, when first
+    asked for, which must be before anything has moved the model."""
+
+    def __init__(self, models: SegModels, turns: Packs) -> None:
+        """``turns`` as :meth:`lens.demo.seg_language.Turns.table` gives them."""
+        self.models, self.turns = models, turns
+        shape = turns.seg.shape[1:]
+        self.known = torch.zeros(shape, dtype=torch.bool, device=models.device)
+        self.held = torch.zeros(*shape, models.language.table.shape[1], device=models.device)
+
+    @torch.no_grad()
+    def __call__(self, names: Tensor, prompts: Tensor) -> Tensor:
+        """States [..., width] for rows of names and of prompts [...]."""
+        pairs = torch.stack((names, prompts), -1)[~self.known[names, prompts]].unique(dim=0)
+        for some in pairs.split(64) if len(pairs) else ():
+            where = tuple(some.unbind(1))
+            packs = self.turns.at(torch.ones_like(where[0]), *where)
+            states, _ = self.models.language.states(None, packs.ids[:, None])
+            self.held[where] = states[torch.arange(len(some), device=states.device), 0, packs.seg].float()
+            self.known[where] = True
+        return self.held[names, prompts]
+
+
+def balanced(answers: Answers, present: Tensor, absent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each part of the answers [b, q] as the mean of its mean over ``present`` and its mean over ``absent`` [b, q]: both
+    weigh the same, however many they are."""
+
+    def both(values: Tensor) -> Tensor:
+        halves = [(values * of).sum() / of.sum().clamp(min=1) for of in (present, absent)]
+        return (halves[0] + halves[1]) / 2
+
+    return both(answers.whole), both(answers.first), both(answers.right.float())
 
 
 def masks_loss(found: tuple[Tensor, Tensor], wanted: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     """Mean loss of the coarse and of the fine masks [b, k, h, w] where ``real`` [b, k]; ``wanted`` is at 48 x 48."""
-    target = wanted[real]
-    return mask_loss(found[0][real], small(target)).mean(), mask_loss(found[1][real], target).mean()
+    return mean_loss(found[0], small(wanted), real), mean_loss(found[1], wanted, real)
+
+
+def mean_loss(logits: Tensor, wanted: Tensor, real: Tensor) -> Tensor:
+    """Mean over the ``real`` [b, k] ones of the losses of masks [b, k, h, w]; 0 where none is."""
+    losses = mask_loss(logits.flatten(0, 1), wanted.flatten(0, 1)).view(real.shape)
+    return (losses * real).sum() / real.sum().clamp(min=1)
 
 
 def small(masks: Tensor) -> Tensor:
-    """Masks [n, 48, 48] as the share of each visual token's cell that they cover, [n, 12, 12]."""
-    return functional.adaptive_avg_pool2d(masks[:, None], (GRID, GRID))[:, 0]
-
-
-def mirrored(batch: Batch) -> Batch:
-    """The scenes seen in a mirror: cached feature maps and masks turned, left for right."""
-
-    def turn(cells: Tensor) -> Tensor:
-        side = round(cells.shape[1] ** 0.5)
-        return cells.unflatten(1, (side, side)).flip(2).flatten(1, 2)
-
-    return Batch({name: turn(maps) for name, maps in batch.levels.items()}, batch.masks.flip(-1), batch.names)
+    """Masks [..., 48, 48] as the share of each visual token's cell that they cover, [..., 12, 12]."""
+    return functional.avg_pool2d(masks, FINE // GRID)

@@ -2,14 +2,14 @@
 
 Needs the provisioned demo (assembled when missing), the four icon sets (fetched by npm when no folder is given) and a
 folder of 1,000 photographs named ``<wnid>_<class>.jpg``. The run is seeded, writes a line of ``loss.jsonl`` a step, saves
-as it goes and goes on from its checkpoint when called again with the same output folder. Cached scenes (0.5 MB each) can
-be shared between runs with ``--states``.
+as it goes and goes on from its checkpoint when called again with the same output folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,22 +17,29 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lens.backend.files import write_json
+from lens.commands.numbers import count
 from lens.demo import architecture
-from lens.demo.command import leave, run, show, training_parser
+from lens.demo.command import leave, run, show, training_device, training_parser
 from lens.demo.names import names as class_names
 from lens.demo.photos import photographs
 from lens.demo.provision import CONNECTORS, LANGUAGE, TOWER, provision
-from lens.demo.scenes import Pool, Sources
-from lens.demo.seg_cache import Cache, pools
-from lens.demo.seg_card import card
+from lens.demo.scenes import HELD_OUT_STYLE, TRAIN, Pool, Scene, Sources, compose, pools
+from lens.demo.seg_card import Facts, card
+from lens.demo.seg_compose import Composer, read_bank
+from lens.demo.seg_draw import TURNS, Drawer
 from lens.demo.seg_evaluate import PhotoQuality, SegQuality, measure, measure_photos
-from lens.demo.seg_head import MaskHead
+from lens.demo.seg_head import read_seg
 from lens.demo.seg_icons import SETS, Icons, fetch_set
-from lens.demo.seg_language import SegLanguage, Turns
-from lens.demo.seg_objects import alike, held_out_objects
+from lens.demo.seg_language import LONGEST, SegLanguage, Turns
+from lens.demo.seg_models import SegModels, seg_models
+from lens.demo.seg_objects import held_out_objects
+from lens.demo.seg_outlines import Outlines, no_outlines, read_outlines
 from lens.demo.seg_provision import with_seg
-from lens.demo.seg_training import SegModels, SegSettings, SegTrainer
+from lens.demo.seg_training import PHASES, SegSettings, SegTrainer
+from lens.demo.seg_vocabulary import vocabulary
 from lens.demo.training import read_connector
+from lens.progress import Report
 
 BOXES = Path(__file__).parent / "seg" / "boxes.json"
 """Boxes drawn by hand on some of the photographs: file name → [name, [x0, y0, x1, y1] as shares of the centre square]."""
@@ -48,11 +55,9 @@ def open_language(base: Path) -> LlamaForCausalLM:
     return language
 
 
-def open_models(base: Path, settings: SegSettings, scratch: Path) -> SegModels:
+def open_models(base: Path, settings: SegSettings, scratch: Path, device: torch.device) -> SegModels:
     """The demo's parts from its assembled folder: the language model in bfloat16, tower and connector in float32."""
-    config = AutoConfig.from_pretrained(base)
-    language = open_language(base)
-    tower = architecture.EfficientNetLite(config.vision_config).eval().requires_grad_(False)
+    tower = architecture.EfficientNetLite(AutoConfig.from_pretrained(base).vision_config)
     tower.load_state_dict(
         {k.removeprefix("model.vision_tower."): v.float() for k, v in load_file(base / TOWER).items()}
     )
@@ -62,10 +67,9 @@ def open_models(base: Path, settings: SegSettings, scratch: Path) -> SegModels:
         text = json.dumps(with_seg(json.loads(text)), ensure_ascii=False) if file == "tokenizer.json" else text
         (scratch / file).write_text(text, encoding="utf-8")
     turns = Turns(PreTrainedTokenizerFast.from_pretrained(scratch))
-    connector = read_connector(CONNECTORS / "demo.safetensors").requires_grad_(False)
     torch.manual_seed(settings.seed)
-    updated = SegLanguage(language, turns, settings.rank, settings.alpha, settings.first)
-    return SegModels(tower, connector, updated)
+    updated = SegLanguage(open_language(base), turns, settings.rank, settings.alpha, settings.first)
+    return seg_models(tower, read_connector(CONNECTORS / "demo.safetensors"), updated, device)
 
 
 def open_sources(photos: Path, icons: Path | None) -> Sources:
@@ -74,72 +78,134 @@ def open_sources(photos: Path, icons: Path | None) -> Sources:
     return Sources({name: Icons(fetch_set(name, show, icons)) for name in SETS}, files, class_names(files))
 
 
-def namable(pool: Pool, classes: list[str], kept: frozenset[str]) -> list[str]:
-    """What may be named as absent: nothing that could mean a held-out object or class."""
-    unnamed = [*kept, *(name for label, name in enumerate(classes) if label not in pool.classes)]
-    shown = {*pool.objects, *(classes[label] for label in pool.classes)}
-    return sorted(name for name in shown if not any(alike(name, other) for other in unnamed))
+def unnamed(pool: Pool, classes: list[str], kept: frozenset[str]) -> list[str]:
+    """The names of what training doesn't show: held-out objects, and classes outside its pool."""
+    return [*kept, *(name for label, name in enumerate(classes) if label not in pool.classes)]
 
 
-def slug(split: str) -> str:
-    """A split's folder."""
-    return split.replace(",", "").replace(" ", "-")
+def open_trainer(
+    models: SegModels, sources: Sources, outlines: Outlines, settings: SegSettings, folder: Path
+) -> SegTrainer:
+    """A trainer over the training pool's icons and photographs."""
+    pool = pools(settings.seed, list(sources.names))[TRAIN]
+    kept = unnamed(pool, list(sources.names), held_out_objects(settings.seed))
+    words = vocabulary(pool, sources, kept, lambda name: models.language.turns.longest(name) <= LONGEST)
+    bank, sizes = read_bank(words.icons, sources, outlines, show)
+    return SegTrainer(models, Composer(bank.to(models.device)), Drawer(words, sizes, outlines), settings, folder)
 
 
-def fill(folder: Path, seed: int, scenes: int, tests: int, sources: Sources, models: SegModels) -> dict[str, Cache]:
-    """The cached scenes of every split."""
-    caches = {}
-    for split, pool in pools(seed, list(sources.names)).items():
-        caches[split] = Cache(folder / slug(split))
-        caches[split].fill(scenes if split == "train" else tests, split, seed, pool, sources, models.tower, show)
-    models.tower.float()
-    return caches
+def measured_scenes(split: str, pool: Pool, sources: Sources, tests: int, seed: int, report: Report) -> Iterator[Scene]:
+    """The scenes of a split that it is measured on: scene i is that of the seed ``split/seed/i``."""
+    for i in range(tests):
+        yield compose(f"{split}/{seed}/{i}", pool, sources)
+        report(i + 1, tests, f"Measuring: {split}")
 
 
-def qualities(
-    models: SegModels, head: MaskHead, caches: dict[str, Cache], sources: Sources, tests: int, seed: int
-) -> tuple[list[SegQuality], PhotoQuality]:
-    """Measure on every test split and on photographs."""
-    held = {split: pool for split, pool in pools(seed, list(sources.names)).items() if split != "train"}
+def qualities(trainer: SegTrainer, sources: Sources, tests: int, seed: int) -> tuple[list[SegQuality], PhotoQuality]:
+    """Measure what ships, rounded as it is, on every test split and on photographs."""
+    models, head = trainer.models, trainer.head.eval()
+    tensors, language, _ = read_seg(trainer.folder / "demo-seg.safetensors")
+    head.load_state_dict(tensors)
+    models.language.load(language)
+    held = {split: pool for split, pool in pools(seed, list(sources.names)).items() if split != TRAIN}
     found = []
     for split, pool in held.items():
         asked = pool.objects if pool.photo_share < 1 else tuple(sources.names[label] for label in pool.classes)
-        found.append(measure(split, models, head, caches[split], asked, min(tests, len(caches[split])), seed))
+        scenes = measured_scenes(split, pool, sources, tests, seed, show)
+        found.append(measure(split, models, head, scenes, asked, seed))
         print(found[-1], flush=True)
     labels = held["held-out objects"].backgrounds
-    boxes = json.loads(BOXES.read_text(encoding="utf-8")) if BOXES.is_file() else None
+    boxes = json.loads(BOXES.read_text(encoding="utf-8"))
     return found, measure_photos(models, head, sources, labels, tests, boxes, seed)
+
+
+def facts(trainer: SegTrainer, outlines: Outlines) -> Facts:
+    """What the run was and did, for the card."""
+    settings, words, log = trainer.settings, trainer.drawer.words, phases(trainer.folder / "loss.jsonl")
+    steps = [len(rows) for rows in log.values()]
+    return {
+        "device": device_name(trainer.models.device),
+        "vocabulary": words.facts(),
+        "icons": len(words.icons),
+        "photographs with a trusted outline": int(outlines.good.sum()),
+        "steps": steps,
+        "packs a step": settings.scenes,
+        "seconds of each phase": [rows[-1]["seconds"] if rows else 0.0 for rows in log.values()],
+        "scenes composed": settings.scenes * (sum(steps) + settings.aligned),
+        "rank": settings.rank,
+        "alpha": settings.alpha,
+        "rates": settings.rate,
+        "decision weight": settings.decision,
+        "turns of a pack": TURNS,
+        "seed": settings.seed,
+        "losses, first and last tenth": {phase: ends(rows) for phase, rows in log.items()},
+        "head parameters": sum(parameter.numel() for parameter in trainer.head.parameters()),
+        "held-out style": HELD_OUT_STYLE,
+        "held-out objects": sorted(held_out_objects(settings.seed)),
+        "torch": torch.__version__,
+    }
+
+
+def phases(log: Path) -> dict[str, list[dict]]:
+    """The rows of ``loss.jsonl`` by phase, in order; of a step that was done again after a resume, the last."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    by_phase = {phase: {row["step"]: row for row in rows if row["phase"] == phase} for phase in PHASES}
+    return {phase: [held[step] for step in sorted(held)] for phase, held in by_phase.items()}
+
+
+def ends(rows: list[dict]) -> dict[str, tuple[float, float]]:
+    """Means of each loss over the first and over the last tenth of some rows."""
+    tenth = max(1, len(rows) // 10)
+    names = [name for name in rows[0] if name not in ("phase", "step", "seconds", "cpu")] if rows else []
+
+    def mean(part: list[dict], name: str) -> float:
+        return round(sum(row[name] for row in part) / len(part), 4)
+
+    return {name: (mean(rows[:tenth], name), mean(rows[-tenth:], name)) for name in names}
+
+
+def device_name(device: torch.device) -> str:
+    """What a card calls a device."""
+    if device.type == "cuda":
+        return f"one {torch.cuda.get_device_name(device)}"
+    return f"{torch.get_num_threads()} threads of a processor" if device.type == "cpu" else f"one {device.type} device"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     defaults = SegSettings()
-    parse = training_parser("lens.demo.train_seg", "<SEG>", defaults.seed, 3.0)
-    parse.add_argument("--states", type=Path, help="folder of cached scenes (default: OUT/states)")
+    parse = training_parser("lens.demo.train_seg", "<SEG>", defaults.seed, defaults.minutes)
     parse.add_argument("--icons", type=Path, help="folder with the icon sets' archives (default: fetch them)")
-    parse.add_argument("--scenes", type=int, default=defaults.scenes)
-    parse.add_argument("--tests", type=int, default=150, help="scenes of each split to measure on")
-    parse.add_argument("--steps", type=int, nargs=2, default=defaults.steps, metavar=("NAMES", "SCENES"))
+    parse.add_argument(
+        "--photo-masks", type=Path, metavar="FILE",
+        help=".npz of the photographs' outlines, to cut some along them (default: ellipses and rounded rectangles)",
+    )  # fmt: skip
+    parse.add_argument(
+        "--scenes", type=count, default=defaults.scenes,
+        help=f"scenes a step (default: {defaults.scenes}; a processor manages a few)",
+    )  # fmt: skip
+    parse.add_argument("--tests", type=count, default=120, help="scenes of each split to measure on")
     return parse
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, measure, write ``demo-seg.safetensors``, ``quality.json`` and ``card.md`` into the output folder."""
+    """Train, measure, write ``demo-seg.safetensors``, ``facts.json``, ``quality.json`` and ``card.md`` into ``--out``."""
     given = parser().parse_args(arguments)
-    settings = SegSettings(scenes=given.scenes, steps=tuple(given.steps), seed=given.seed)
+    settings = SegSettings(minutes=given.minutes, scenes=given.scenes, seed=given.seed)
+    device = training_device(given.device)
     given.out.mkdir(parents=True, exist_ok=True)
-    models = open_models(provision("demo", show), settings, given.out / "tokenizer")
     sources = open_sources(given.photos, given.icons)
-    caches = fill(given.states or given.out / "states", settings.seed, settings.scenes, given.tests, sources, models)
-    kept = held_out_objects(settings.seed)
-    names = namable(pools(settings.seed, list(sources.names))["train"], list(sources.names), kept)
-    trainer = SegTrainer(models, caches["train"], names, settings, given.out)
+    number = len(sources.photos)
+    outlines = read_outlines(given.photo_masks, number) if given.photo_masks else no_outlines(number)
+    models = open_models(provision("demo", show), settings, given.out / "tokenizer", device)
+    trainer = open_trainer(models, sources, outlines, settings, given.out)
     trainer.resume()
     trainer.run(show)
-    found, photos = qualities(models, trainer.head.eval(), caches, sources, given.tests, settings.seed)
+    about = facts(trainer, outlines)
+    write_json(given.out / "facts.json", about, indent=1)
+    found, photos = qualities(trainer, sources, given.tests, settings.seed)
     report = {"scenes": [asdict(quality) for quality in found], "photographs": asdict(photos)}
-    parameters = sum(p.numel() for p in trainer.head.parameters())
-    leave(given.out, report, card(settings, found, photos, given.out / "loss.jsonl", parameters, sorted(kept)))
+    leave(given.out, report, card(about, found, photos))
     return 0
 
 

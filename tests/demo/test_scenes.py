@@ -14,7 +14,7 @@ from PIL import Image
 
 from lens.demo import scenes, seg_icons
 from lens.demo.convert import IMAGE_SIZE
-from lens.demo.scenes import GRID, Pool, Sources, compose, coverage, visible
+from lens.demo.scenes import GRID, Pool, Sources, compose, coverage, pools, visible
 from lens.demo.seg_icons import Icons, IconSet, fetch_set
 from lens.demo.seg_objects import OBJECTS, alike, family, held_out_objects
 from lens.errors import ProvisioningFailed
@@ -120,6 +120,20 @@ def test_held_out_families_are_whole_and_disjoint_from_the_rest() -> None:
     assert kept == held_out_objects(0) != held_out_objects(1)
     assert 0.1 < len(kept) / len(OBJECTS) < 0.2
     assert not {family(name) for name in kept} & {family(name) for name in OBJECTS if name not in kept}
+
+
+def test_nothing_held_out_is_in_the_training_pool() -> None:
+    names = [f"class {label}" for label in range(999)] + ["giant panda"]
+    made = pools(0, names)
+    train, kept = made[scenes.TRAIN], held_out_objects(0)
+    assert set(train.objects) | kept == set(OBJECTS) and not set(train.objects) & kept
+    assert scenes.HELD_OUT_STYLE not in train.styles
+    assert not any(alike(names[label], name) for label in train.classes for name in kept)
+    for split, pool in made.items():
+        if split != scenes.TRAIN:
+            assert not {*pool.backgrounds, *pool.classes} & set(train.classes)
+    assert set(made["held-out objects"].objects) == kept
+    assert made["held-out style"].styles == (scenes.HELD_OUT_STYLE,)
 
 
 @pytest.mark.parametrize(

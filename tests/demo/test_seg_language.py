@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lens.demo import seg_language
 from lens.demo.convert import CELLS
-from lens.demo.seg_language import SEG, SegLanguage, Turn, Turns
+from lens.demo.seg_language import SEG, Packs, SegLanguage, Turn, Turns, seg_states
 
 WIDTH = 32
 
@@ -63,23 +63,62 @@ def test_a_turn_ends_in_its_answer_and_knows_where_seg_stands(model: SegLanguage
     assert absent.seg is None and model.turns.seg_id not in absent.ids
 
 
+CPU = torch.device("cpu")
+
+
+def pictures(model: SegLanguage) -> torch.Tensor:
+    """Visual tokens of two pictures."""
+    return torch.randn(2, CELLS, WIDTH, generator=torch.Generator().manual_seed(1)) * 0.3
+
+
 def test_packed_turns_are_what_each_is_alone(model: SegLanguage) -> None:
-    cells = torch.randn(CELLS, WIDTH, generator=torch.Generator().manual_seed(1)) * 0.3
-    turns = turns_of(model)
+    """In packs of two pictures with the same turns in another order."""
+    cells, turns = pictures(model), turns_of(model)
+    packs = [turns, turns[::-1]]
     with torch.no_grad():
-        packed, visual = model.states(cells, turns)
-        for i, turn in enumerate(turns):
-            text = model.embed(torch.tensor(turn.ids))
-            before = model.table[torch.tensor(model.turns.before)]
-            alone = model.language.model(inputs_embeds=torch.cat((before, cells, text))[None]).last_hidden_state[0]
-            torch.testing.assert_close(packed[i, : len(turn.ids)], alone[-len(turn.ids) :], atol=1e-5, rtol=1e-4)
-            start = len(before)
-            torch.testing.assert_close(visual, alone[start : start + CELLS], atol=1e-5, rtol=1e-4)
+        packed, visual = model.states(cells, Packs.of(packs, CPU).ids)
+        assert visual is not None
+        for picture, pack, found, seen in zip(cells, packs, packed, visual, strict=True):
+            for i, turn in enumerate(pack):
+                text = model.embed(torch.tensor(turn.ids))
+                before = model.table[torch.tensor(model.turns.before)]
+                alone = model.language.model(inputs_embeds=torch.cat((before, picture, text))[None]).last_hidden_state[
+                    0
+                ]
+                torch.testing.assert_close(found[i, : len(turn.ids)], alone[-len(turn.ids) :], atol=1e-5, rtol=1e-4)
+                start = len(before)
+                torch.testing.assert_close(seen, alone[start : start + CELLS], atol=1e-5, rtol=1e-4)
+
+
+def test_turns_without_a_picture_stand_where_they_do_after_one(model: SegLanguage) -> None:
+    turn = turns_of(model)[1]
+    with torch.no_grad():
+        found, visual = model.states(None, Packs.of([[turn]], CPU).ids)
+        positions = torch.arange(len(turn.ids))[None] + len(model.turns.before) + CELLS
+        embedded = model.embed(torch.tensor(turn.ids))[None]
+        # a mask as well: without one, position ids that don't begin at 0 are taken for packed sequences
+        alone = model.language.model(
+            inputs_embeds=embedded, position_ids=positions, attention_mask=torch.ones_like(positions)
+        ).last_hidden_state
+    assert visual is None
+    torch.testing.assert_close(found[0], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_the_table_holds_every_turn_of_every_name(model: SegLanguage) -> None:
+    names = ["cat", "yellow bus"]
+    table = model.turns.table(names, CPU)
+    assert table.ids.shape[:3] == (2, 2, len(seg_language.PROMPTS))
+    for present in (False, True):
+        for i, name in enumerate(names):
+            for j, prompt in enumerate(seg_language.PROMPTS):
+                turn = model.turns.turn(name, prompt, present)
+                ids, answer, length, seg = table.at(*torch.tensor([[int(present)], [i], [j]]))
+                assert tuple(ids[0, : len(turn.ids)].tolist()) == turn.ids and int(answer) == turn.answer
+                assert int(length) == len(turn.ids) <= model.turns.longest(name) and int(seg) == (turn.seg or 0)
 
 
 def test_merging_gives_the_same_states(model: SegLanguage) -> None:
-    cells = torch.randn(CELLS, WIDTH, generator=torch.Generator().manual_seed(1)) * 0.3
-    turns = turns_of(model)
+    cells, packs = pictures(model), Packs.of([turns_of(model)] * 2, CPU)
     plain = LlamaForCausalLM(model.language.config)
     tensors = {k.replace(".frozen.", "."): v for k, v in copy.deepcopy(model.language.state_dict()).items()}
     tensors = {k: v for k, v in tensors.items() if not k.endswith(("_proj.a", "_proj.b"))}
@@ -87,32 +126,45 @@ def test_merging_gives_the_same_states(model: SegLanguage) -> None:
     changed = seg_language.merged_weights(trained, 4.0, tensors.__getitem__)
     plain.load_state_dict(tensors | changed)
     with torch.no_grad():
-        wanted, _ = model.states(cells, turns)
+        wanted, _ = model.states(cells, packs.ids)
         plain.get_input_embeddings().weight[model.turns.seg_id] = model.seg
         merged = SegLanguage(plain, model.turns, rank=2, alpha=4)
         merged.seg.copy_(model.seg)
-        found, _ = merged.states(cells, turns)
+        found, _ = merged.states(cells, packs.ids)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
     assert len(changed) == 4  # q and v of the two blocks from block 2
 
 
 def test_only_updates_and_seg_get_gradients(model: SegLanguage) -> None:
-    cells = torch.randn(CELLS, WIDTH, generator=torch.Generator().manual_seed(1)) * 0.3
-    turns = turns_of(model)
-    states, _ = model.states(cells, turns)
-    model.answer_loss(states, turns).backward()
+    packs = Packs.of([turns_of(model)] * 2, CPU)
+    states, _ = model.states(pictures(model), packs.ids)
+    model.answers(states, packs, 40).whole.mean().backward()
     with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
     assert len(with_gradient) > 1
     assert all(name == "seg" or name.endswith((".a", ".b")) for name in with_gradient)
     assert model.seg.grad is not None and float(model.seg.grad.abs().sum()) > 0
 
 
-def test_the_answer_loss_is_the_models_own(model: SegLanguage) -> None:
-    turns = turns_of(model)[:1]
+def test_the_losses_of_answers_are_the_models_own(model: SegLanguage) -> None:
+    turns = turns_of(model)
+    packs = Packs.of([turns], CPU)
     with torch.no_grad():
-        states, _ = model.states(torch.zeros(CELLS, WIDTH), turns)
-        loss = model.answer_loss(states, turns)
+        states, _ = model.states(torch.zeros(1, CELLS, WIDTH), packs.ids)
+        answers = model.answers(states, packs, int((packs.length - packs.answer).max()))
         model.table[model.turns.seg_id] = model.seg
-        ids = torch.tensor(turns[0].ids)
-        logits = model.language.lm_head(states[0])[turns[0].answer - 1 : -1]
-    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, ids[turns[0].answer :]))
+        for i, turn in enumerate(turns):
+            logits = model.language.lm_head(states[0, i])[turn.answer - 1 : len(turn.ids) - 1]
+            wanted = torch.tensor(turn.ids[turn.answer :])
+            torch.testing.assert_close(answers.whole[0, i], torch.nn.functional.cross_entropy(logits, wanted))
+            torch.testing.assert_close(answers.first[0, i], torch.nn.functional.cross_entropy(logits[:1], wanted[:1]))
+            assert bool(answers.right[0, i]) == (int(logits[0].argmax()) == int(wanted[0]))
+
+
+def test_the_states_at_seg_are_those_of_its_position(model: SegLanguage) -> None:
+    turns = turns_of(model)
+    packs = Packs.of([turns], CPU)
+    states = torch.randn(1, *packs.ids.shape[1:], WIDTH)
+    found = seg_states(states, packs)[0]
+    for i in (0, 2):
+        assert turns[i].seg is not None
+        torch.testing.assert_close(found[i], states[0, i, turns[i].seg])

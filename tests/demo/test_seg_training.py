@@ -1,4 +1,4 @@
-"""Training <SEG>: what learns in which phase, resuming, held-out names, the masks' loss and the scores."""
+"""Training <SEG>: what learns in which phase, what counts in a loss and how much, resuming, and that the loss falls."""
 
 from __future__ import annotations
 
@@ -8,110 +8,82 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lens.demo import seg_cache, seg_evaluate, seg_head, seg_training
+from lens.demo import seg_head
 from lens.demo.architecture import EfficientNetLite, EfficientNetLiteConfig, Projector
-from lens.demo.photos import pixels
-from lens.demo.scenes import Pool, Sources
-from lens.demo.seg_cache import Cache, feature_maps, pools, vision_states
-from lens.demo.seg_card import card
-from lens.demo.seg_evaluate import auc, iou
-from lens.demo.seg_head import MaskHead, dice_loss, head_of, mask_loss, read_seg, write_seg
-from lens.demo.seg_language import SegLanguage, Turns
-from lens.demo.seg_objects import OBJECTS, alike, held_out_objects
-from lens.demo.seg_training import SegModels, SegSettings, SegTrainer, mirrored
+from lens.demo.scenes import MOST, Pool
+from lens.demo.seg_compose import Composer, read_bank
+from lens.demo.seg_draw import Draw, Drawer, Draws
+from lens.demo.seg_language import Answers, SegLanguage, Turns, seg_states
+from lens.demo.seg_models import SegModels, seg_models
+from lens.demo.seg_training import PHASES, Batch, SegSettings, SegTrainer, balanced, mean_loss, small
+from lens.demo.seg_vocabulary import vocabulary
 from lens.segmaps.maps import similarities
-from tests.demo.test_scenes import COLOURS, Squares
+from tests.demo.test_seg_compose import COLOURS, outlines, sources  # noqa: F401 (fixtures)
 from tests.demo.test_seg_language import LetterTokenizer
 
-NAMES = list(COLOURS)
-SMALL = SegSettings(scenes=4, steps=(2, 2), batch=(2, 2), queries=4, rank=2, alpha=4, warmup=1)
+SMALL = SegSettings(scenes=2, aligned=1, rank=2, alpha=4)
+Kit = tuple[EfficientNetLite, Composer, Drawer]
 
 
 @pytest.fixture(scope="module")
-def tower() -> EfficientNetLite:
-    """The real tower's shape with random weights."""
+def kit(sources, outlines) -> Kit:  # noqa: F811
+    """The real tower's shape with random weights, and scenes of Ls and of photographs of one colour."""
     torch.manual_seed(0)
-    return EfficientNetLite(EfficientNetLiteConfig()).eval().requires_grad_(False)
+    words = vocabulary(Pool(tuple(COLOURS), ("corners",), (0, 1)), sources, ("zebra",), lambda name: True)
+    bank, sizes = read_bank(words.icons, sources, outlines)
+    return EfficientNetLite(EfficientNetLiteConfig()), Composer(bank), Drawer(words, sizes, outlines)
 
 
-@pytest.fixture(scope="module")
-def cache(tower: EfficientNetLite, tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Four scenes of coloured squares."""
-    made = Cache(tmp_path_factory.mktemp("seg") / "scenes")
-    sources = Sources({"squares": Squares()})  # type: ignore[dict-item]
-    made.fill(4, "train", 0, Pool(tuple(NAMES), ("squares",)), sources, tower)
-    tower.float()
-    return made
-
-
-def new_models(tower: EfficientNetLite) -> SegModels:
+def new_language() -> SegLanguage:
     """A tiny language model of the demo's width."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=128, hidden_size=seg_head.WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
     )  # fmt: skip
-    language = SegLanguage(LlamaForCausalLM(config), Turns(LetterTokenizer()), SMALL.rank, SMALL.alpha)  # type: ignore[arg-type]
-    return SegModels(tower, Projector(1280, 16, seg_head.WIDTH).requires_grad_(False), language)
+    return SegLanguage(LlamaForCausalLM(config), Turns(LetterTokenizer()), SMALL.rank, SMALL.alpha)  # type: ignore[arg-type]
 
 
-def new_trainer(tower: EfficientNetLite, cache: Cache, folder: Path) -> SegTrainer:
-    """A trainer of two steps a phase."""
+def new_models(tower: EfficientNetLite) -> SegModels:
+    """On the processor."""
+    torch.manual_seed(0)
+    return seg_models(tower, Projector(1280, 16, seg_head.WIDTH), new_language(), torch.device("cpu"))
+
+
+def new_trainer(kit: Kit, folder: Path, settings: SegSettings = SMALL, steps: int = 2) -> SegTrainer:
+    """A trainer whose clock lets each phase have so many steps."""
+    tower, composer, drawer = kit
     folder.mkdir(exist_ok=True)
-    return SegTrainer(new_models(tower), cache, ["rocket", "piano"], SMALL, folder)
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += settings.seconds(min(trainer.phase, 1)) / (steps + 0.5)
+        return now
+
+    trainer = SegTrainer(new_models(tower), composer, drawer, settings, folder, clock)
+    return trainer
 
 
-def test_the_cache_goes_on_where_it_stopped(tower: EfficientNetLite, cache: Cache, tmp_path: Path) -> None:
-    sources = Sources({"squares": Squares()})  # type: ignore[dict-item]
-    again = Cache(tmp_path / "again")
-    for count in (4, 4):  # the second call finds all done
-        again.fill(count, "train", 0, Pool(tuple(NAMES), ("squares",)), sources, tower)
-    tower.float()
-    assert again.rows() == cache.rows()
-    torch.testing.assert_close(again.read([3]).masks, cache.read([3]).masks)
-    torch.testing.assert_close(again.read([3]).levels["deep"], cache.read([3]).levels["deep"])
+def batch_of(trainer: SegTrainer, number: int = 0) -> tuple[Draw[np.ndarray], Batch]:
+    """A drawn batch and what became of it."""
+    draw = Draws(trainer.drawer, (0, 1), trainer.settings.scenes)[number]
+    return draw, trainer.compose(Draw(*map(torch.as_tensor, draw)))
 
 
-def test_cached_maps_give_the_towers_own_states(tower: EfficientNetLite) -> None:
-    picture = pixels([Image.fromarray(np.random.default_rng(0).integers(0, 255, (384, 384, 3), dtype=np.uint8))])
-    maps = feature_maps(tower, picture)
-    assert {name: tuple(found.shape[1:]) for name, found in maps.items()} == seg_cache.SHAPES
-    with torch.inference_mode():
-        wanted = tower(picture).last_hidden_state
-    torch.testing.assert_close(vision_states(tower, maps["deep"]), wanted, atol=1e-4, rtol=1e-4)
-
-
-def test_nothing_held_out_is_in_the_training_pool() -> None:
-    names = [f"class {label}" for label in range(999)] + ["giant panda"]
-    made = pools(0, names)
-    train, kept = made["train"], held_out_objects(0)
-    assert set(train.objects) | kept == set(OBJECTS) and not set(train.objects) & kept
-    assert seg_cache.HELD_OUT_STYLE not in train.styles
-    assert not any(alike(names[label], name) for label in train.classes for name in kept)
-    for split, pool in made.items():
-        if split != "train":
-            assert not set(pool.backgrounds) & set(train.backgrounds)
-    assert set(made["held-out objects"].objects) == kept
-    assert made["held-out style"].styles == (seg_cache.HELD_OUT_STYLE,)
-
-
-def test_each_phase_trains_what_it_should_and_nothing_frozen_moves(
-    tower: EfficientNetLite, cache: Cache, tmp_path: Path
-) -> None:
-    trainer = new_trainer(tower, cache, tmp_path / "run")
-    frozen = {
-        k: v.clone() for k, v in trainer.models.language.language.state_dict().items() if not k.endswith((".a", ".b"))
-    }
+def test_each_phase_trains_what_it_should_and_nothing_frozen_moves(kit: Kit, tmp_path: Path) -> None:
+    trainer = new_trainer(kit, tmp_path / "run")
+    language = trainer.models.language.language
+    frozen = {k: v.clone() for k, v in language.state_dict().items() if not k.endswith((".a", ".b"))}
     moved = {}
-    for phase, act in enumerate((trainer.from_names, trainer.scenes)):
+    for phase in range(len(PHASES)):
         trainer.phase, trainer.step = phase, 0
         trainer.optimiser = trainer._optimiser()
         before = {part: {k: v.clone() for k, v in tensors.items()} for part, tensors in trainer.state().items()}
-        trainer.advance(act)
-        trainer.advance(act)
+        for draw, _ in zip(trainer.feed(), range(2), strict=False):
+            trainer.advance(draw, 0.3)
         after = trainer.state()
         moved[phase] = {
             f"{part}.{k}" for part in before for k in before[part] if not torch.equal(before[part][k], after[part][k])
@@ -121,170 +93,146 @@ def test_each_phase_trains_what_it_should_and_nothing_frozen_moves(
     learned = {"language.seg", "language.1_q_proj.b", "head.last.weight", "head.fine.weight", "similar.weight"}
     assert learned <= moved[1]
     for name, tensor in frozen.items():
-        assert torch.equal(trainer.models.language.language.state_dict()[name], tensor)
+        assert torch.equal(language.state_dict()[name], tensor)
 
 
-def test_the_closed_form_start_is_the_least_squares_one(tower: EfficientNetLite, cache: Cache, tmp_path: Path) -> None:
+def test_a_short_run_brings_the_losses_down(kit: Kit, tmp_path: Path) -> None:
+    trainer = new_trainer(kit, tmp_path / "run", SMALL)
+    losses: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    for trainer.phase, phase in enumerate(PHASES):
+        trainer.step, trainer.optimiser = 0, trainer._optimiser()
+        for draw, step in zip(trainer.feed(), range(14), strict=False):
+            found = trainer.advance(draw, 0.1 + step / 20)
+            losses[phase].append(sum(value for name, value in found.items() if name != "right"))
+    for phase in PHASES:
+        assert np.mean(losses[phase][-4:]) < 0.9 * np.mean(losses[phase][:4]), phase
+
+
+def test_the_closed_form_start_is_the_least_squares_one(kit: Kit, tmp_path: Path) -> None:
     """Over the scenes it is made from: means agree, and no other factor would come nearer."""
-    trainer = new_trainer(tower, cache, tmp_path / "run")
-    language = trainer.models.language
-    batch = cache.read(list(range(4)))
-    names = [name for present in batch.names for name in present]
+    trainer = new_trainer(kit, tmp_path / "run", replace(SMALL, scenes=6))
+    draws = Draws(trainer.drawer, (0, len(PHASES)), 6)
+    batch = trainer.compose(Draw(*map(torch.as_tensor, draws[0])))
     with torch.no_grad():
-        wanted = trainer.head.project(torch.stack([trainer.said[name][0] for name in names]))
+        said = trainer.said(batch.names[:, :MOST], batch.prompts[:, :MOST])[batch.real]
+        wanted = trainer.head.project(said)
         trainer.align()
-        found = []
-        for cells, present in zip(trainer.models.cells(batch.levels), batch.names, strict=True):
-            turns = [language.turns.turn(name, seg_training.PROMPTS[0], True) for name in present]
-            found.append(trainer.head.project(seg_training.seg_states(language.states(cells, turns)[0], turns)))
-        got = torch.cat(found)
+        states, _, packs = trainer.asked(batch)
+        got = trainer.head.project(seg_states(states, packs)[:, :MOST][batch.real])
     torch.testing.assert_close(got.mean(0), wanted.mean(0), atol=1e-5, rtol=1e-4)
     apart = got - got.mean(0)
     assert abs(float(((wanted - got) * apart).sum())) < 1e-3 * float((apart * apart).sum())
 
 
-def test_the_similarity_that_is_trained_is_the_one_the_page_maps(
-    tower: EfficientNetLite, cache: Cache, tmp_path: Path
-) -> None:
-    trainer = new_trainer(tower, cache, tmp_path / "run")
-    said, seen = torch.randn(2, seg_head.WIDTH), torch.randn(144, seg_head.WIDTH)
+def test_the_similarity_that_is_trained_is_the_one_the_page_maps(kit: Kit, tmp_path: Path) -> None:
+    trainer = new_trainer(kit, tmp_path / "run")
+    said, seen = torch.randn(1, 2, seg_head.WIDTH), torch.randn(1, 144, seg_head.WIDTH)
     with torch.no_grad():
         trainer.similar.weight.fill_(3.0)
-        got = trainer.similarity(said, seen).flatten(1)
-    expected = similarities(said[0], seen, "dot")
+        got = trainer.similarity(said, seen)[0].flatten(1)
+    expected = similarities(said[0, 0], seen[0], "dot")
     assert np.corrcoef(got[0].numpy(), expected)[0, 1] > 1 - 1e-6
     assert got[0].std(correction=0) == pytest.approx(3.0, rel=1e-3)
     with torch.no_grad():
         trainer.similar.weight.fill_(-3.0)
-        torch.testing.assert_close(
-            trainer.similarity(said, seen).flatten(1), got, msg="the map is never trained upside down"
-        )
+        again = trainer.similarity(said, seen)[0].flatten(1)
+        torch.testing.assert_close(again, got, msg="the map is never trained upside down")
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(tower: EfficientNetLite, cache: Cache, tmp_path: Path) -> None:
-    whole = new_trainer(tower, cache, tmp_path / "whole")
+def test_a_resumed_run_is_the_uninterrupted_one(kit: Kit, tmp_path: Path) -> None:
+    whole = new_trainer(kit, tmp_path / "whole")
     whole.run()
-    stopped = new_trainer(tower, cache, tmp_path / "stopped")
+    stopped = new_trainer(kit, tmp_path / "stopped")
 
     def stop(done: float, total: float, message: str) -> None:
-        if message.startswith("scenes") and done == 1:
+        if message.startswith("scenes"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stopped.run(stop, save_every=1)
-    resumed = new_trainer(tower, cache, tmp_path / "stopped")
+        stopped.run(stop, save_every=0.0)
+    resumed = new_trainer(kit, tmp_path / "stopped")
     resumed.resume()
-    assert (resumed.phase, resumed.step) == (1, 1)
+    assert (resumed.phase, resumed.step) == (1, 1) and resumed.spent == pytest.approx(stopped.spent)
     resumed.run()
     for part, tensors in whole.state().items():
         for name, tensor in tensors.items():
-            torch.testing.assert_close(resumed.state()[part][name], tensor, msg=f"{part}.{name}")
+            torch.testing.assert_close(
+                resumed.state()[part][name], tensor, msg=lambda text, at=f"{part}.{name}": f"{at}: {text}"
+            )
     assert (tmp_path / "whole" / "demo-seg.safetensors").is_file()
+    again = new_trainer(kit, tmp_path / "stopped")
+    again.resume()
+    again.run(stop)  # all is done: nothing is trained any more
+    assert again.phase == len(PHASES)
 
 
-def test_what_ships_is_read_back(tmp_path: Path) -> None:
-    head = MaskHead()
-    write_seg(head, {"seg": torch.arange(4.0)}, tmp_path / "file.safetensors", alpha="4.0")
-    tensors, language, about = read_seg(tmp_path / "file.safetensors")
-    assert about["alpha"] == "4.0" and torch.equal(language["seg"], torch.arange(4.0))
-    torch.testing.assert_close(head_of(tensors).query.weight, head.query.weight, atol=1e-2, rtol=1e-2)
+def test_rates_follow_the_time_that_is_over() -> None:
+    settings = SegSettings(minutes=2.0)
+    assert [settings.seconds(phase) for phase in (0, 1)] == pytest.approx([12.0, 108.0])
+    assert settings.rate_at(1, 0.0) == pytest.approx(0.03 * settings.rate[1])
+    assert settings.rate_at(1, 0.05) == pytest.approx(0.5 * 0.95 * settings.rate[1])
+    assert settings.rate_at(1, 0.5) == pytest.approx(0.5 * settings.rate[1])
+    assert settings.rate_at(1, 0.999) == pytest.approx(0.03 * settings.rate[1])
 
 
-def test_the_start_of_the_head_ignores_the_language_models_last_layer() -> None:
-    torch.manual_seed(0)
-    head = MaskHead()
-    queries, first, last = torch.randn(1, 2, 128), torch.randn(1, 144, 576), torch.randn(1, 144, 576)
-    levels = {name: torch.randn(1, *shape) for name, shape in seg_cache.SHAPES.items()}
+def test_the_recipe_of_the_shipped_weights_is_the_default() -> None:
+    settings = SegSettings()
+    assert (settings.rank, settings.alpha, settings.scenes, settings.decision) == (16, 32.0, 24, 1.0)
+
+
+def test_present_and_absent_turns_weigh_the_same_however_many_they_are() -> None:
+    values = torch.tensor([[1.0, 2.0, 3.0, 10.0], [5.0, 100.0, 100.0, 20.0]])
+    answers = Answers(values, 10 * values, values > 4)
+    present = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    absent = torch.tensor([[False, False, False, True], [False, False, False, True]])
+    whole, first, right = balanced(answers, present, absent)
+    assert float(whole) == pytest.approx((11 / 4 + 15) / 2) and float(first) == pytest.approx(10 * float(whole))
+    assert float(right) == pytest.approx((1 / 4 + 1) / 2)
+    alone = balanced(answers, present, torch.zeros_like(absent))[0]
+    assert float(alone) == pytest.approx(11 / 8), "none of a kind counts nothing"
+
+
+def test_the_deciding_token_is_weighed_apart(kit: Kit, tmp_path: Path) -> None:
+    trainer = new_trainer(kit, tmp_path / "run", replace(SMALL, decision=3.0))
     with torch.no_grad():
-        coarse, fine = head(queries, first, None, levels)
-        torch.testing.assert_close(head(queries, first, last, levels)[1], fine)
-    assert coarse.shape == (1, 2, 12, 12) and fine.shape == (1, 2, 48, 48)
-    # The enlargement keeps cell centres: its mean over each 4 x 4 block is close to the coarse value of a smooth map.
-    assert abs(float(fine.mean() - coarse.mean())) < 0.05
+        total, parts = trainer.scenes(batch_of(trainer)[1])
+    wanted = sum(parts[name] for name in ("answer", "coarse", "fine", "similar")) + 3.0 * parts["decide"]
+    torch.testing.assert_close(total, wanted)
 
 
-def test_the_losses_have_the_known_values() -> None:
-    """Measured on LISA's own functions: zero logits on a mask that is half full."""
-    target = torch.zeros(2, 4, 4)
-    target[:, :2] = 1
-    zero = torch.zeros(2, 4, 4)
-    assert dice_loss(zero, target).tolist() == pytest.approx([0.499969] * 2, abs=1e-6)
-    assert (mask_loss(zero, target) - dice_loss(zero, target)).tolist() == pytest.approx([2 * 0.693147] * 2, abs=1e-5)
-    assert mask_loss(40 * (target - 0.5), target).tolist() == pytest.approx([0.0] * 2, abs=1e-4)
-    nothing = torch.zeros(1, 4, 4)
-    assert float(dice_loss(nothing - 40, nothing)) == pytest.approx(0.0, abs=1e-4), "an empty mask that is found empty"
+def test_what_counts_is_what_is_seen_or_surely_absent(kit: Kit, tmp_path: Path) -> None:
+    trainer = new_trainer(kit, tmp_path / "run", replace(SMALL, scenes=6))
+    found = (batch_of(trainer, number) for number in range(8))
+    draw, batch = next(of for of in found if (of[0].shown[:, :MOST] & ~of[1].real.numpy()).any())  # too little is seen
+    shown, namable = torch.from_numpy(draw.shown), torch.from_numpy(draw.namable)
+    seen = torch.nn.functional.pad(batch.real, (0, 2))
+    assert torch.equal(batch.present, seen & namable) and torch.equal(batch.absent, ~shown & namable)
+    with torch.no_grad():
+        _, _, packs = trainer.asked(batch)
+    assert torch.equal(packs.seg > 0, seen), "only what is seen is answered with <SEG>"
 
 
-def test_mirroring_turns_maps_and_masks_together(cache: Cache) -> None:
-    batch = cache.read([0])
-    turned = mirrored(batch)
-    torch.testing.assert_close(mirrored(turned).levels["fine"], batch.levels["fine"])
-    torch.testing.assert_close(
-        turned.levels["deep"].view(12, 12, -1)[:, 0], batch.levels["deep"].view(12, 12, -1)[:, -1]
-    )
-    torch.testing.assert_close(turned.masks[..., 0], batch.masks[..., -1])
+def test_a_names_state_is_the_frozen_models_and_computed_once(kit: Kit, tmp_path: Path) -> None:
+    trainer = new_trainer(kit, tmp_path / "run")
+    language, names = trainer.models.language, torch.tensor([[0, 3], [3, 1]])
+    prompts = torch.tensor([[0, 2], [2, 1]])
+    found = trainer.said(names, prompts)
+    turn = language.turns.turn(trainer.drawer.words.names[3], "Show me the {}.", True)
+    with torch.no_grad():
+        states, _ = language.states(None, torch.tensor([[turn.ids]]))
+    assert turn.seg is not None
+    torch.testing.assert_close(found[0, 1], states[0, 0, turn.seg], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[0, 1], found[1, 0])
+    with torch.no_grad():
+        language.seg.add_(1.0)
+    torch.testing.assert_close(trainer.said(names, prompts), found, msg="the model has moved, the states have not")
 
 
-def test_scores_of_known_masks() -> None:
-    found = torch.tensor([[[True, True], [False, False]]])
-    wanted = torch.tensor([[[True, False], [True, False]]])
-    assert iou(found, wanted) == [pytest.approx(1 / 3)]
-    inside = torch.tensor([True, True, False, False])
-    assert auc(torch.tensor([3.0, 2.0, 1.0, 0.0]), inside) == 1.0
-    assert auc(torch.tensor([1.0, 1.0, 1.0, 1.0]), inside) == 0.5
-    assert auc(torch.tensor([0.0, 2.0, 1.0, 3.0]), inside) == 0.25
-
-
-def test_measuring_gives_shares_and_a_card(tower: EfficientNetLite, cache: Cache, tmp_path: Path) -> None:
-    trainer = new_trainer(tower, cache, tmp_path / "run")
-    trainer.run()
-    found = seg_evaluate.measure(
-        "new scenes", trainer.models, trainer.head, cache, ["rocket", "piano", "lamp", "desk"], 4
-    )
-    assert found.queries == sum(len(row["names"]) for row in cache.rows())
-    assert all(0 <= value <= 1 for value in (found.fine, found.everything, found.deaf, found.similarity, found.refused))
-    photos = []
-    for label in range(3):
-        photos.append(tmp_path / f"{label}.png")
-        Image.new("RGB", (300, 256), (80 * label, 90, 90)).save(photos[-1])
-    sources = Sources({}, photos, ("cat", "rocket", "lamp"))
-    boxes = {"1.png": ("rocket", [0.0, 0.0, 1.0, 1.0])}
-    seen = seg_evaluate.measure_photos(trainer.models, trainer.head, sources, [0, 1, 2], 2, boxes)
-    assert seen.pairs == 2 and seen.in_box == seen.box_area == 1.0
-    text = card(SMALL, [found], seen, tmp_path / "run" / "loss.jsonl", 100, ["panda"])
-    assert "| `names` |" in text and "new scenes | 4," in text and f"{found.everything:.2f}" in text
-
-
-def test_the_exact_mask_scores_one_and_a_swapped_one_nothing(cache: Cache) -> None:
-    """The scoring itself, with a head that answers with the truth."""
-    batch = next(b for b in (cache.read([i]) for i in range(len(cache))) if len(b.names[0]) > 1)
-    k = len(batch.names[0])
-    wanted = batch.masks[0, :k]
-
-    class Oracle(MaskHead):
-        def forward(self, queries, first, last, levels):  # type: ignore[override]
-            fine = wanted - 0.4999
-            coarse = torch.nn.functional.adaptive_avg_pool2d(wanted[:, None], (12, 12))[:, 0] - 0.4999
-            return coarse[None], fine[None]
-
-    visual = torch.randn(1, 144, 576)
-    asked = seg_evaluate._Asked(torch.zeros(1, k, 128), visual, visual, batch.levels, torch.randn(k, 576))
-    scores = seg_evaluate.scene_scores(Oracle(), asked, wanted, torch.zeros(128))
-    assert scores["fine"] == pytest.approx([1.0] * k) and scores["pointing"] == [1.0] * k
-    assert max(scores["swapped"]) < 0.05  # a cell that two objects share to halves belongs to both
-    assert all(value < 1 for value in scores["everything"])
-    assert scores["several"] == scores["fine"]
-    one = seg_evaluate.scene_scores(MaskHead(), asked_of_first(asked), wanted[:1], torch.zeros(128))
-    assert len(one["fine"]) == 1 and one["everything"] == one["swapped"] == []  # alone, everything would be the answer
-
-
-def asked_of_first(asked: seg_evaluate._Asked) -> seg_evaluate._Asked:
-    """The same scene asked for its first object alone."""
-    return replace(asked, queries=asked.queries[:, :1], states=asked.states[:1])
-
-
-def test_the_training_module_never_reads_a_test_split(tower: EfficientNetLite, cache: Cache, tmp_path: Path) -> None:
-    """Absent names are drawn from what the trainer was given, and never from what a scene shows."""
-    trainer = new_trainer(tower, cache, tmp_path / "run")
-    drawn = trainer.absent(seg_training.random.Random(0), ("piano",), 1)
-    assert drawn == ["rocket"]
+def test_masks_that_are_not_real_count_nothing() -> None:
+    logits, wanted = torch.randn(2, 3, 48, 48), torch.rand(2, 3, 48, 48)
+    real = torch.tensor([[True, False, False], [False, True, False]])
+    losses = [seg_head.mask_loss(logits[i, j][None], wanted[i, j][None]) for i, j in ((0, 0), (1, 1))]
+    torch.testing.assert_close(mean_loss(logits, wanted, real), torch.cat(losses).mean())
+    assert float(mean_loss(logits, wanted, torch.zeros_like(real))) == 0.0
+    assert small(wanted).shape == (2, 3, 12, 12)
+    torch.testing.assert_close(small(wanted)[0, 0, 0, 0], wanted[0, 0, :4, :4].mean())
