@@ -72,3 +72,5 @@ def run(main: Callable[[], int]) -> None:
         sys.exit(main())
     except LensError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped; what was saved is kept, and the same command goes on from there.")

@@ -143,7 +143,7 @@ def _pluralise(word: str) -> str:
     return f"{word[:-1]}ies" if re.search(r"[^aeiou]y$", word) else f"{word}s"
 
 
-def _article(following: str) -> str:
+def article(following: str) -> str:
     """Whether "a" or "an", by the sound with which the next word begins."""
     return "an" if _VOWEL.match(following) else "a"
 
@@ -216,7 +216,7 @@ class _Writer:
             return " ".join([*described, noun.plural or noun.word])
         text = " ".join([*described, self.expand(noun, concept)])
         if determiner == "a" and noun.number == "one":
-            return f"{_article(text)} {text}"
+            return f"{article(text)} {text}"
         return f"the {text}" if determiner == "the" else text
 
     def expand(self, noun: Concept, concept: Concept) -> str:

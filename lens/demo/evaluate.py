@@ -22,7 +22,8 @@ from lens.compare.wordforms import head_noun
 from lens.demo.architecture import Projector
 from lens.demo.captions import Captions, answer
 from lens.demo.names import broader
-from lens.demo.training import Head, embeddings
+from lens.demo.start import Head
+from lens.demo.training import embeddings
 
 QUESTION = "What is this?"
 BATCH = 20
@@ -62,22 +63,28 @@ def caption_all(
 ) -> list[str]:
     """Greedy answers to ``question`` about each picture; ``states`` are [pictures, 144, 1280]."""
     table = embeddings(language)
-    before = table[torch.tensor(captions.before)]
-    after = table[torch.tensor(captions.ids(f"\n{question}<|im_end|>\n<|im_start|>assistant\n"))]
+    before, after = (
+        table[torch.tensor(ids, device=table.device)] for ids in (captions.before, *captions.after([question]))
+    )
     said = []
     for chunk in states.split(BATCH):
         cells = connector(chunk.float()).to(table.dtype)
         embedded = torch.cat((before.expand(len(chunk), -1, -1), cells, after.expand(len(chunk), -1, -1)), dim=1)
         ids = cast(Any, language).generate(
             inputs_embeds=embedded,
-            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long),
+            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=table.device),
             do_sample=False,
-            max_new_tokens=16,
+            max_new_tokens=24,
             pad_token_id=captions.tokenizer.pad_token_id,
             eos_token_id=captions.tokenizer.eos_token_id,
         )
         said += captions.tokenizer.batch_decode(ids, skip_special_tokens=True)
     return [text.strip() for text in said]
+
+
+def heads_answers(captions: Captions, head: Head, states: Tensor) -> list[str]:
+    """What the encoder's own head would answer: the class that it finds likeliest on the mean of a picture's cells."""
+    return [answer([captions.names[label]]) for label in head.logits(states.float().mean(1)).argmax(-1).tolist()]
 
 
 def measure(
@@ -93,12 +100,10 @@ def measure(
     names, table = captions.names, broader()
     wanted = [targets(label, names, table) for label in labels]
     said = caption_all(language, connector, captions, states, QUESTION)
-    likely = (states.float().mean(1) @ head.weight.T + head.bias).argmax(-1).tolist()
-    best = [answer("name", (label,), names) for label in likely]
     rng = random.Random(0)
     shuffled = [share(said, rng.sample(wanted, len(wanted))) for _ in range(SHUFFLES)]
     named, loose = share(said, wanted)
-    ceiling, ceiling_loose = share(best, wanted)
+    ceiling, ceiling_loose = share(heads_answers(captions, head, states), wanted)
     return Quality(
         source=source,
         count=len(labels),

@@ -165,6 +165,15 @@ def assembling(target: Path, stamp: dict[str, object]) -> Iterator[Path]:
         clear_leftovers(target.parent)
 
 
+def with_connector(connector: Path, target: Path, report: Report = silent, wheels: Path | None = None) -> Path:
+    """The model ``demo`` with another connector, in the folder ``target``; all else is linked from ``demo``."""
+    base = provision("demo", report, wheels)
+    with told(), assembling(target, {"connector": sha256(connector)}) as making:
+        link_base(base, making)
+        write_connector(connector, making)
+    return target
+
+
 def shares_base(folder: Path, stamp: dict[str, object]) -> bool:
     """Whether ``folder`` is whole and made from the same recipe and wheels, whatever its connector."""
     try:

@@ -1,290 +1,256 @@
 """Training a connector against the frozen language model.
 
-The warm start: a closed form from the encoder's own head and the word embeddings, a minute of fitting it to them
-(stage 0), then the caption loss with a share of stage 0's loss kept as a regulariser. From scratch: random weights and
-the caption loss alone.
+From a start near word embeddings (:mod:`lens.demo.start`) the caption loss trains it, with the losses of that start kept as
+regularisers; from scratch, the caption loss alone.
 
-Invariants: only the connector's parameters change; every sequence is passed with an all-ones attention mask, because
-custom position ids without a mask take the packed-sequence path and lose the gradients; cells keep the positions they
-have in the whole grid, so a sequence with few cells is the whole one with the others dropped; a run is determined by
-its settings, and one resumed from its checkpoint goes on with the same draws.
+Invariants: only the connector's parameters change; every sequence is passed with an all-ones attention mask, because custom
+position ids without a mask take the packed-sequence path and lose the gradients; cells keep the positions they have in the
+whole grid, so a sequence with few cells is the whole one with the others dropped. The language model's rotary frequencies
+stay float32, which casting the whole model would round.
+
+A run saves as it goes, and one that is called again goes on from its checkpoint: with the weights, the optimiser and the
+progress of then, and the batches that would have come next. Over a number of steps that is, on one processor, the
+uninterrupted run exactly (a GPU's sums are not in a fixed order). Over a time no run is another's twin, since how many steps
+fit depends on the machine's speed; but the schedule goes on from the checkpoint's time.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import random
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
+from lens.backend.files import replacing
 from lens.demo.architecture import Projector
-from lens.demo.captions import Captions
-from lens.demo.convert import CELLS, IMAGE_SIZE, PATCH_SIZE
-from lens.demo.photos import Shot, as_tensor
+from lens.demo.convert import CELLS
+from lens.demo.drawing import carry
+from lens.demo.examples import Batch, Begun, Examples
+from lens.demo.pictures import SIDE
+from lens.demo.provision import LANGUAGE
+from lens.demo.schedule import STAGE_ZERO_TIME, Settings, Stopwatch
+from lens.demo.start import HIDDEN, alignment_losses, closed_form, stage_zero
 from lens.progress import Report, silent
 
-THRESHOLD, STEEPNESS = 1.5, 3.0
-"""A hidden unit of the closed form is GELU(steepness x (logit - threshold)): on where its class is plausible. A single
-cell's logits have a standard deviation of 0.75 and a median maximum of 1.65."""
-HIDDEN = 1152
-SHARPENING = 3.0
-COSINE_SCALE = 20.0
-SIDE = IMAGE_SIZE // PATCH_SIZE
 MIDDLE = [row * SIDE + column for row in range(2, SIDE - 2) for column in range(2, SIDE - 2)]
-"""Cells that the opening shows of a single picture: its label is about what is in the middle."""
+"""Cells that the opening prefers in a single picture: its label is about what is in the middle."""
+MICRO = 144
+"""Sequences in one forward at most; a larger batch takes several."""
+ALIGNED = 32
+"""Cells of each picture that the regularisers look at."""
+SAVE_EVERY = 30.0
+"""Seconds between checkpoints."""
+LOG_EVERY = 2.0
+"""Seconds after which losses are fetched from the device and written, which waits for what is running there."""
+NOTED = ("caption", "alignment", "distance")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """A run of the caption loss; the run is a function of these, the cached states and the language model."""
-
-    samples: int = 7_500
-    batch: int = 12
-    learning_rate: float = 2e-3
-    warmup: int = 20
-    """Steps of linear rise; then the rate is constant until the settling, so a longer run begins like a shorter one."""
-    settling: float = 0.25
-    """Last share of the run: the rate falls linearly to a twentieth."""
-    opening: int = 2_100
-    """Samples of the opening, in which few cells from the middle of each picture are shown."""
-    few: int = 12
-    cells: tuple[int, ...] = (16, 32, 80)
-    """How many random cells of the whole grid are shown afterwards, drawn anew each step: use shows all 144."""
-    mosaics: float = 0.2
-    regulariser: float = 0.3
-    """Weight of the alignment loss until the settling."""
-    returning: tuple[float, float] = (1.0, 0.25)
-    """Weights of the alignment and the distance loss in the settling: the caption loss drives the outputs' length and
-    direction away from those of words; the settling brings them back while the captions stay."""
-    seed: int = 0
-    scratch: bool = False
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        return math.ceil(self.samples / self.batch)
-
-    def left(self, step: int) -> float:
-        """1 until the settling begins, then falling to 0 at the end."""
-        return min(1.0, (self.steps - step) / (self.settling * self.steps))
-
-    def opens(self, step: int) -> bool:
-        """Whether ``step`` belongs to the opening."""
-        return step * self.batch < self.opening
-
-    def rate_at(self, step: int) -> float:
-        """Learning rate at ``step``."""
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup) * max(0.05, self.left(step))
-
-
-@dataclass(frozen=True)
-class Head:
-    """The encoder's ImageNet head and the (centred) mean input embeddings of its class names."""
-
-    weight: Tensor
-    """[1000, 1280]"""
-    bias: Tensor
-    """[1000]"""
-    words: Tensor
-    """[1000, 576], centred"""
-    mean: Tensor
-    """[576], what was subtracted"""
-    rms: float
-    """Root mean square length of the embedding vectors of the names."""
-
-
-def head_of(weight: Tensor, bias: Tensor, embeddings: Tensor, name_ids: list[list[int]]) -> Head:
-    """Pair the head's rows with the mean embeddings of the names' tokens; ``embeddings`` is [vocabulary, 576]."""
-    vectors = torch.stack([embeddings.detach()[ids].float().mean(0) for ids in name_ids])
-    mean = vectors.mean(0)
-    return Head(weight.float(), bias.float(), vectors - mean, mean, float(vectors.norm(dim=-1).pow(2).mean().sqrt()))
-
-
-def closed_form(head: Head, sample: Tensor, seed: int) -> Projector:
-    """The connector as head, threshold and word embeddings; ``sample`` [n, 1280] of cells sets the output's scale."""
-    generator = torch.Generator().manual_seed(seed)
-    classes, inputs = head.weight.shape
-    connector = Projector(inputs, HIDDEN, head.mean.numel())
-    with torch.no_grad():
-        connector.linear_1.weight.normal_(0, 0.02, generator=generator)
-        connector.linear_1.bias.zero_()
-        connector.linear_1.weight[:classes] = STEEPNESS * head.weight
-        connector.linear_1.bias[:classes] = STEEPNESS * (head.bias - THRESHOLD)
-        connector.linear_2.weight.zero_()
-        connector.linear_2.weight[:, :classes] = head.words.T
-        connector.linear_2.bias.zero_()
-        length = connector(sample.float()).norm(dim=-1).pow(2).mean().sqrt()
-        connector.linear_2.weight.mul_(head.words.norm(dim=-1).pow(2).mean().sqrt() / length)
-        connector.linear_2.bias.copy_(head.mean)
-    return connector
-
-
-def alignment_loss(head: Head, cells: Tensor, outputs: Tensor) -> Tensor:
-    """Cross-entropy of the outputs' cosines with the centred class embeddings against the head's sharpened softmax.
-
-    ``cells`` [n, 1280] are what the head reads, ``outputs`` [n, 576] what the connector made of them.
-    """
-    with torch.no_grad():
-        target = (SHARPENING * (cells.float() @ head.weight.T + head.bias)).softmax(-1)
-    words = functional.normalize(head.words, dim=-1)
-    cosines = functional.normalize(outputs.float() - head.mean, dim=-1) @ words.T
-    return -(target * (COSINE_SCALE * cosines).log_softmax(-1)).sum(-1).mean()
-
-
-def distance_loss(head: Head, cells: Tensor, outputs: Tensor) -> Tensor:
-    """Mean squared distance of the outputs from the words' mean under the head's sharpened softmax, in units of the
-    words' mean square length; arguments as for :func:`alignment_loss`."""
-    with torch.no_grad():
-        target = (SHARPENING * (cells.float() @ head.weight.T + head.bias)).softmax(-1) @ head.words + head.mean
-    return (outputs.float() - target).pow(2).sum(-1).mean() / head.rms**2
-
-
-def stage_zero(
-    connector: Projector, head: Head, states: np.ndarray, rows: list[int], seed: int, steps: int = 800
-) -> float:
-    """Fit the connector to the word embeddings on single cells; returns the last loss. No language model."""
-    rng = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(connector.parameters(), lr=1e-3, weight_decay=0.0)
-    loss = torch.zeros(())
-    for step in range(steps):
-        picked = np.ix_(rng.choice(rows, 64, replace=False), rng.choice(CELLS, 12, replace=False))
-        cells = as_tensor(states[picked]).flatten(0, 1).float()
-        outputs = connector(cells)
-        loss = alignment_loss(head, cells, outputs)
-        total = loss + distance_loss(head, cells, outputs)
-        for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * (1 - step / steps)
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-    return loss.item()
+def open_language(base: Path) -> LlamaForCausalLM:
+    """The language model of an assembled folder in bfloat16, frozen, its rotary frequencies in float32 as in the app."""
+    config = AutoConfig.from_pretrained(base).text_config
+    language = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # casting a model rounds its buffers too
+    weights = {k.replace("model.language_model.", "model."): v for k, v in load_file(base / LANGUAGE).items()}
+    language.load_state_dict(weights, strict=False)  # the head is tied
+    return language.eval().requires_grad_(False)
 
 
 class Trainer:
-    """One connector's run of the caption loss, resumable from ``folder``."""
+    """One connector's run, resumable from ``folder``."""
 
     def __init__(
         self,
-        connector: Projector,
         language: LlamaForCausalLM,
-        captions: Captions,
-        states: np.ndarray,
-        shots: list[Shot],
-        rows: list[int],
+        examples: Examples,
         settings: Settings,
         folder: Path,
-        head: Head | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
-        """``rows`` are the cached pictures that may be trained on; ``head`` is needed for the regulariser."""
-        self.connector, self.language, self.captions = connector, language.requires_grad_(False).eval(), captions
-        self.states, self.shots, self.rows, self.settings = states, shots, rows, settings
-        self.folder, self.head = folder, head
-        self.optimiser = torch.optim.AdamW(connector.parameters(), lr=settings.learning_rate, weight_decay=0.01)
-        self.step = 0
+        self.language, self.examples, self.settings, self.folder = language, examples, settings, folder
+        self.device = examples.canvas.device
+        self.stopwatch = stopwatch or Stopwatch()
+        self.caption = math.nan
+        """The last caption loss that was fetched."""
+        self.step = self.samples = self.batches = 0
+        """Optimiser steps, examples shown, and batches used (more than steps where nothing in one could be named)."""
 
-    def resume(self) -> None:
-        """Go on from the folder's checkpoint, when there is one."""
+    def begin(self) -> bool:
+        """Go on from the folder's checkpoint when there is one (``True``), else start."""
         path = self.folder / "checkpoint.pt"
         if path.exists():
-            saved = torch.load(path, weights_only=True)
+            saved = torch.load(path, weights_only=True, map_location=self.device)
+            self._train(Projector(*saved["sizes"]))
             self.connector.load_state_dict(saved["connector"])
             self.optimiser.load_state_dict(saved["optimiser"])
-            self.step = saved["step"]
+            self.step, self.samples, self.batches = saved["done"]
+            self.stopwatch.before += saved["seconds"]
+            return True
+        self._train(self._start())
+        self.save()
+        return False
+
+    def run(self, report: Report = silent) -> None:
+        """Train to the end; a line of ``loss.jsonl`` a step."""
+        waiting: list[tuple[dict[str, Any], Tensor]] = []
+        saved, logged = self.stopwatch.seconds, -math.inf
+        following = self._look()
+        try:
+            while (progress := self.progress) < 1:
+                batch = self.examples.finish(following, self.settings.batch_at(progress))
+                self.batches += 1
+                following = self._look(ahead=len(batch) > 0)
+                if not len(batch):
+                    continue
+                waiting.append(self.advance(batch, progress))
+                if self.stopwatch.seconds - logged > LOG_EVERY:
+                    self._log(waiting)
+                    logged = self.stopwatch.seconds
+                if self.stopwatch.seconds - saved > SAVE_EVERY:
+                    self.save()
+                    saved = self.stopwatch.seconds
+                report(
+                    min(100.0, 100 * self.progress),
+                    100,
+                    f"Step {self.step:,}, caption loss {self.caption:.2f}; per cent",
+                )
+        finally:
+            self._log(waiting)
+            self.save()
+
+    @property
+    def progress(self) -> float:
+        """How much of the run is done, 1 at its end."""
+        return self._progress(self.step)
+
+    def _progress(self, step: int) -> float:
+        if self.settings.steps is not None:
+            return step / self.settings.steps
+        return self.stopwatch.seconds / (60 * self.settings.minutes)
+
+    def _look(self, ahead: bool = False) -> Begun:
+        """Begin the next batch; ``ahead``: while a step is still to be made before it."""
+        progress = self._progress(self.step + ahead)
+        mixed = not self.settings.opens_at(progress)
+        return self.examples.begin(self.batches, self.settings.batch_at(progress), mixed)
+
+    def _train(self, connector: Projector) -> None:
+        self.connector = connector.to(self.device).requires_grad_(True)
+        rate = self.settings.learning_rate
+        self.optimiser = torch.optim.AdamW(connector.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def _start(self) -> Projector:
+        """Random weights, or the closed form after stage 0."""
+        settings, head = self.settings, self.examples.head
+        if settings.scratch:
+            torch.manual_seed(settings.seed)
+            return Projector(head.weight.shape[1], HIDDEN, head.mean.numel())
+        states = self._stage_zero_states()
+        connector = closed_form(head, states[:64].flatten(0, 1), settings.seed)
+        alignment, distance = stage_zero(connector, head, states, settings.seed, self._stage_zero_progress)
+        print(f"Stage 0 on {len(states):,} pictures: alignment {alignment:.3f}, distance {distance:.3f}", flush=True)
+        return connector
+
+    def _stage_zero_progress(self, step: int) -> float:
+        done = step / self.settings.stage_zero
+        return done if self.settings.steps is not None else max(done, self._progress(0) / STAGE_ZERO_TIME)
+
+    def _stage_zero_states(self) -> Tensor:
+        """Vision states of single pictures, as many as wanted or as half of stage 0's time allows."""
+        wanted, states = self.settings.stage_zero_pictures, []
+        while wanted > 0 and (not states or self._stage_zero_progress(0) < 0.5):
+            number = (1 << 30) + len(states)  # numbers that no batch of the caption loss has
+            states.append(self.examples.begin(number, min(wanted, self.settings.batch), mixed=False).states)
+            wanted -= len(states[-1])
+        return torch.cat(states)
 
     def save(self) -> None:
         """Write the checkpoint and the connector as it would ship, each beside and renamed."""
-        beside = self.folder / "checkpoint.part"
-        torch.save(
-            {"connector": self.connector.state_dict(), "optimiser": self.optimiser.state_dict(), "step": self.step},
-            beside,
-        )
-        beside.replace(self.folder / "checkpoint.pt")
+        first, second = self.connector.linear_1, self.connector.linear_2
+        with replacing(self.folder / "checkpoint.pt") as part:
+            content = {
+                "sizes": [first.in_features, first.out_features, second.out_features],
+                "connector": self.connector.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "done": [self.step, self.samples, self.batches],
+                "seconds": self.stopwatch.seconds,
+            }
+            torch.save(content, part)
         write_connector(self.connector, self.folder / "connector.safetensors")
 
-    def run(self, report: Report = silent, save_every: int = 50) -> None:
-        """Train to the end of the settings; a line of ``loss.jsonl`` a step."""
-        started, first = time.monotonic(), self.step
+    def _log(self, waiting: list[tuple[dict[str, Any], Tensor]]) -> None:
+        """Write what waits, and empty it."""
         with (self.folder / "loss.jsonl").open("a", encoding="utf-8") as log:
-            while self.step < self.settings.steps:
-                caption, aligned = self.advance()
-                rate = (self.step - first) * self.settings.batch / (time.monotonic() - started)
-                row = {
-                    "step": self.step,
-                    "loss": round(caption, 4),
-                    "alignment": round(aligned, 4),
-                    "rate": round(rate, 2),
-                }
-                row["cpu"] = round(time.process_time())
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                if self.step % save_every == 0 or self.step == self.settings.steps:
-                    self.save()
-                report(self.step, self.settings.steps, f"Caption loss {caption:.2f}")
+            for row, losses in waiting:
+                found = {name: round(loss, 4) for name, loss in zip(NOTED, losses.tolist(), strict=True)}
+                log.write(json.dumps(row | found) + "\n")
+                self.caption = found["caption"]
+        waiting.clear()
 
-    def advance(self) -> tuple[float, float]:
-        """One optimiser step; returns the caption loss and the alignment loss (0 without a head)."""
-        rng = random.Random(f"{self.settings.seed}/{self.step}")
-        count = self.settings.few if self.settings.opens(self.step) else rng.choice(self.settings.cells)
-        drawn = [self.draw(rng, count) for _ in range(self.settings.batch)]
-        cells = torch.stack([cells for _, _, cells in drawn]).float()
+    def advance(self, batch: Batch, progress: float) -> tuple[dict[str, Any], Tensor]:
+        """One optimiser step; what is logged of it: figures that are known, and :data:`NOTED` losses on the device (the
+        latter two are 0 from scratch)."""
+        settings = self.settings
+        chosen = choose_cells(batch, settings.cells_at(progress), settings.opens_at(progress))
+        aligned = batch.rng.permutation(chosen.shape[1])[:ALIGNED]
+        rate = settings.rate_at(progress, self.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.rate_at(self.step)
-        outputs = self.connector(cells)
-        kind, after = self.captions.prompt(rng)
-        answers = [self.captions.answer(kind, labels) for labels, _, _ in drawn]
-        positions = [chosen for _, chosen, _ in drawn]
-        caption = caption_loss(self.language, outputs, positions, self.captions.before, after, answers)
-        aligned, total = torch.zeros(()), caption
-        if self.head is not None:
-            flat = cells.flatten(0, 1), outputs.flatten(0, 1)
-            aligned = alignment_loss(self.head, *flat)
-            if self.settings.left(self.step) < 1.0:
-                near, short = self.settings.returning
-                total = caption + near * aligned + short * distance_loss(self.head, *flat)
-            else:
-                total = caption + self.settings.regulariser * aligned
+            group["lr"] = rate
         self.optimiser.zero_grad()
-        total.backward()
+        total = sum(len(said) for _, said in batch.texts)
+        parts = -(-len(batch) // MICRO)
+        micro = -(-len(batch) // parts)
+        noted = torch.zeros(len(NOTED), device=self.device)
+        for first in range(0, len(batch), micro):
+            part = slice(first, first + micro)
+            loss, losses = self._losses(batch, part, chosen[part], aligned, total, progress)
+            loss.backward()
+            noted += losses
         torch.nn.utils.clip_grad_norm_(self.connector.parameters(), 1.0)
         self.optimiser.step()
-        self.step += 1
-        return caption.item(), aligned.item()
+        self.step, self.samples = self.step + 1, self.samples + len(batch)
+        row = {
+            "step": self.step,
+            "seconds": round(self.stopwatch.seconds, 1),
+            "samples": self.samples,
+            "cells": chosen.shape[1],
+            "rate": round(rate, 6),
+        }
+        return row, noted
 
-    def draw(self, rng: random.Random, count: int) -> tuple[tuple[int, ...], list[int], Tensor]:
-        """One picture or a mosaic of two: its classes, ``count`` positions in the grid, and their cells [count, 1280]."""
-        first = rng.choice(self.rows)
-        mosaic = rng.random() < self.settings.mosaics
-        middle = self.settings.opens(self.step) and not mosaic
-        chosen = sorted(rng.sample(MIDDLE if middle else range(CELLS), count))
-        if not mosaic:
-            return (self.shots[first].label,), chosen, as_tensor(self.states[first])[chosen]
-        second = rng.choice(self.rows)
-        labels = (self.shots[first].label, self.shots[second].label)
-        sides = [divide(position, stacked=bool(first % 2)) for position in chosen]
-        cells = as_tensor(np.stack([self.states[(first, second)[side]][source] for side, source in sides]))
-        return labels, chosen, cells
+    def _losses(
+        self, batch: Batch, part: slice, chosen: np.ndarray, aligned: np.ndarray, total: int, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """A part's share of the batch's loss, and of each loss that is noted."""
+        indices = carry(chosen, self.device, torch.long)
+        states = batch.states[part]
+        cells = states.gather(1, indices[..., None].expand(-1, -1, states.shape[-1])).float()
+        outputs = self.connector(cells)
+        caption = caption_loss(self.language, outputs, chosen, self.examples.captions.before, batch.texts[part], total)
+        if self.settings.scratch:
+            return caption, torch.stack((caption.detach(), *torch.zeros(2, device=self.device)))
+        share = len(chosen) / len(batch)
+        columns = carry(aligned, self.device, torch.long)
+        alignment, distance = alignment_losses(
+            self.examples.head, cells[:, columns].flatten(0, 1), outputs[:, columns].flatten(0, 1)
+        )
+        near, short = self.settings.weights_at(progress)
+        loss = caption + share * (near * alignment + short * distance)
+        return loss, torch.stack((caption, share * alignment, share * distance)).detach()
 
 
-def divide(position: int, stacked: bool) -> tuple[int, int]:
-    """For a cell of a mosaic: which picture it shows (0 or 1), and which of that picture's cells.
-
-    The middle half of each picture is shown, side by side or one above the other.
-    """
-    row, column = divmod(position, SIDE)
-    half, quarter = SIDE // 2, SIDE // 4
-    if stacked:
-        return row // half, (row % half + quarter) * SIDE + column
-    return column // half, row * SIDE + column % half + quarter
+def choose_cells(batch: Batch, count: int, opening: bool) -> Int[np.ndarray, "n count"]:
+    """Which cells of each picture are shown, in the grid's order; in the opening those in the middle of single pictures."""
+    score = batch.rng.random((len(batch), CELLS))
+    if opening:
+        score[:, MIDDLE] += batch.single[:, None]
+    return np.sort(np.argsort(-score, axis=1)[:, :count], axis=1)
 
 
 def embeddings(language: LlamaForCausalLM) -> Tensor:
@@ -294,49 +260,51 @@ def embeddings(language: LlamaForCausalLM) -> Tensor:
 
 def caption_loss(
     language: LlamaForCausalLM,
-    outputs: Tensor,
-    chosen: list[list[int]],
+    outputs: Float[Tensor, "n k d"],
+    chosen: Int[np.ndarray, "n k"],
     before: list[int],
-    after: list[int],
-    answers: list[list[int]],
+    texts: list[tuple[list[int], list[int]]],
+    total: int,
 ) -> Tensor:
-    """Mean cross-entropy of the answers' tokens given the chosen cells.
+    """Cross-entropy of the answers' tokens given the chosen cells, summed and divided by ``total``.
 
-    ``outputs`` [batch, k, 576] are the connector's; ``chosen`` their indices in the grid; one prompt for the whole batch,
-    which keeps the padding short. Sequences are padded on the right, where the causal mask keeps the padding out of
-    everything that counts; logits are computed for answers only.
+    ``outputs`` are the connector's; ``chosen`` their indices in the grid; ``texts`` are (ids after the cells, ids of the
+    answer). Sequences are padded on the right, where the causal mask keeps the padding out of everything that counts; logits
+    are computed for answers only.
     """
-    table = embeddings(language)
-    batch, k = outputs.shape[:2]
-    longest = len(after) + max(map(len, answers))
-    text = torch.zeros(batch, longest, dtype=torch.long)
-    labels = torch.full((batch, longest), -100)
-    for i, answer in enumerate(answers):
-        text[i, : len(after) + len(answer)] = torch.tensor(after + answer)
-        labels[i, len(after) - 1 : len(after) + len(answer) - 1] = torch.tensor(answer)
-    start = len(before)
-    position = torch.cat(
+    table, device, (batch, k) = embeddings(language), outputs.device, outputs.shape[:2]
+    start, longest = len(before), max(len(after) + len(said) for after, said in texts)
+    text = np.zeros((batch, longest), np.int64)
+    places, wanted = [], []
+    for i, (after, said) in enumerate(texts):
+        text[i, : len(after) + len(said)] = after + said
+        first = i * (start + k + longest) + start + k + len(after) - 1
+        places.extend(range(first, first + len(said)))
+        wanted.extend(said)
+    positions = np.concatenate(
         (
-            torch.arange(start).expand(batch, -1),
-            start + torch.tensor(chosen),
-            (start + CELLS + torch.arange(longest)).expand(batch, -1),
+            np.broadcast_to(np.arange(start), (batch, start)),
+            start + chosen,
+            np.broadcast_to(start + CELLS + np.arange(longest), (batch, longest)),
         ),
-        dim=1,
+        axis=1,
     )
-    embedded = torch.cat(
-        (table[torch.tensor(before)].expand(batch, -1, -1), outputs.to(table.dtype), table[text]), dim=1
+    ids, at, target, position = (
+        carry(np.asarray(each, np.int64), device, torch.long) for each in (text, places, wanted, positions)
     )
+    opening = table[carry(np.array(before), device, torch.long)].expand(batch, -1, -1)
+    embedded = torch.cat((opening, outputs.to(table.dtype), table[ids]), dim=1)
     states = language.model(
         inputs_embeds=embedded, attention_mask=torch.ones_like(position), position_ids=position, use_cache=False
-    ).last_hidden_state[:, start + k :]
-    wanted = labels >= 0
-    return functional.cross_entropy(language.lm_head(states[wanted]).float(), labels[wanted])
+    ).last_hidden_state.flatten(0, 1)
+    logits = language.lm_head(states.index_select(0, at)).float()
+    return functional.cross_entropy(logits, target, reduction="sum") / total
 
 
 def write_connector(connector: Projector, path: Path) -> None:
     """Save a connector as it ships: bfloat16 safetensors with the stock parameter names; written beside and renamed."""
     beside = path.with_suffix(".part")
-    save_file({k: v.detach().to(torch.bfloat16).contiguous() for k, v in connector.state_dict().items()}, beside)
+    save_file({k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in connector.state_dict().items()}, beside)
     beside.replace(path)
 
 

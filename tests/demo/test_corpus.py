@@ -103,7 +103,7 @@ def test_articles_agree_with_what_follows(text: list[str]) -> None:
      ("USB stick", "a"), ("X-ray", "an"), ("one", "a"), ("onion", "an"), ("ewe", "a"), ("useful pen", "a")],
 )  # fmt: skip
 def test_article(following: str, article: str) -> None:
-    assert corpus._article(following) == article
+    assert corpus.article(following) == article
 
 
 def test_uncountable_and_plural_words_take_no_article(text: list[str]) -> None:
