@@ -9,7 +9,7 @@ from lens.demo.seg_draw import TURNS
 from lens.demo.seg_evaluate import PhotoQuality, SegQuality
 from lens.demo.seg_icons import SETS
 from lens.demo.seg_language import ABSENT, FOUND, PROMPTS
-from lens.demo.seg_training import PHASES
+from lens.demo.seg_training import PHASES, SegSettings
 from lens.demo.seg_vocabulary import PHOTO
 
 Facts = dict[str, Any]
@@ -92,13 +92,17 @@ def scenes(facts: Facts) -> str:
 
 def made(facts: Facts) -> str:
     """The command, and where and how fast it ran."""
-    seconds = sum(facts["seconds of each phase"])
-    outlines = "--photo-masks FILE " if facts["photographs with a trusted outline"] else ""
-    return (
-        f"`python -m lens.demo.train_seg --minutes {seconds / 60:.1f} {outlines}--photos FOLDER --out FOLDER` makes such "
-        f"weights. These took {seconds:.0f} s of training on {facts['device']}; a run that is laid out over time is not "
-        "repeated bit for bit."
-    ) + (f" {facts['note']}" if "note" in facts else "")
+    given = f"--minutes {facts['minutes']:g}"
+    if facts["packs a step"] != SegSettings().scenes:
+        given += f" --scenes {facts['packs a step']}"
+    if facts["photographs with a trusted outline"]:
+        given += " --photo-masks FILE"
+    text = (
+        f"`python -m lens.demo.train_seg {given} --photos FOLDER --out FOLDER` makes such weights. These took "
+        f"{sum(facts['seconds of each phase']):.0f} s of training on {facts['device']}; a run that is laid out over time is "
+        "not repeated bit for bit."
+    )
+    return f"{text} {facts['note']}" if "note" in facts else text
 
 
 def table(qualities: list[SegQuality]) -> str:

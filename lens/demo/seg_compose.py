@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lens.demo.convert import IMAGE_SIZE
+from lens.demo.photos import opened
 from lens.demo.scenes import FINE, GRID, MOST, VISIBLE, Sources
 from lens.demo.seg_draw import BANK, BLURRED, ELLIPSE, ICON, NOISE, ROUNDED, STRIPES, Draw
 from lens.demo.seg_outlines import Outlines
@@ -193,8 +194,7 @@ def read_bank(
 
 def square(path: Path) -> np.ndarray:
     """A photograph's centre square, [256, 256, 3] bytes."""
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
+    image = opened(path)
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     return np.asarray(image.resize((BANK, BANK), Image.Resampling.BICUBIC, (left, top, left + side, top + side)))

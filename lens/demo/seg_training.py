@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lens.demo.photos import scaled
 from lens.demo.scenes import FINE, GRID, MOST
+from lens.demo.schedule import Stopwatch
 from lens.demo.seg_compose import Composer
 from lens.demo.seg_draw import Draw, Drawer, Draws
 from lens.demo.seg_head import MaskHead, mask_loss, standard, write_seg
@@ -159,9 +161,9 @@ class SegTrainer:
                 if self.phase == 1 and self.step == 0:
                     self.align()
                 saved, seconds = self.spent, self.settings.seconds(self.phase)
-                began = self.clock() - self.spent
+                stopwatch = Stopwatch(self.clock, self.spent)
                 for draw in self.feed():
-                    self.spent = self.clock() - began
+                    self.spent = stopwatch.seconds
                     if self.spent >= seconds:
                         break
                     losses = self.advance(draw, self.spent / seconds)
@@ -202,7 +204,7 @@ class SegTrainer:
         """A drawn batch as scenes and packs, on the models' device."""
         draw = Draw(*(part.to(self.models.device, non_blocking=True) for part in draw))
         pictures, masks, real = self.composer(draw)
-        levels = feature_maps(self.models.quick, (pictures - 127) / 128)
+        levels = feature_maps(self.models.quick, scaled(pictures))
         seen = torch.cat((real, torch.zeros_like(draw.shown[:, MOST:])), 1)
         return Batch(
             self.models.cells(levels), levels, masks, real, draw.asked, draw.prompt,

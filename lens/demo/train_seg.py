@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from lens.backend.files import write_json
 from lens.commands.numbers import count
@@ -23,7 +23,7 @@ from lens.demo import architecture
 from lens.demo.command import leave, run, show, training_device, training_parser
 from lens.demo.names import names as class_names
 from lens.demo.photos import photographs
-from lens.demo.provision import CONNECTORS, LANGUAGE, TOWER, provision
+from lens.demo.provision import CONNECTORS, TOWER, provision
 from lens.demo.scenes import HELD_OUT_STYLE, TRAIN, Pool, Scene, Sources, compose, pools
 from lens.demo.seg_card import Facts, card
 from lens.demo.seg_compose import Composer, read_bank
@@ -38,21 +38,12 @@ from lens.demo.seg_outlines import Outlines, no_outlines, read_outlines
 from lens.demo.seg_provision import with_seg
 from lens.demo.seg_training import PHASES, SegSettings, SegTrainer
 from lens.demo.seg_vocabulary import vocabulary
-from lens.demo.training import read_connector
+from lens.demo.train import machine
+from lens.demo.training import open_language, read_connector
 from lens.progress import Report
 
 BOXES = Path(__file__).parent / "seg" / "boxes.json"
 """Boxes drawn by hand on some of the photographs: file name → [name, [x0, y0, x1, y1] as shares of the centre square]."""
-
-
-def open_language(base: Path) -> LlamaForCausalLM:
-    """The language model of an assembled folder in bfloat16, its rotary frequencies in float32 as in the app: rounded,
-    they would turn a query 150 tokens on by angles that the model never saw."""
-    config = AutoConfig.from_pretrained(base).text_config
-    language = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # casting a model rounds its buffers too
-    weights = {k.replace("model.language_model.", "model."): v for k, v in load_file(base / LANGUAGE).items()}
-    language.load_state_dict(weights, strict=False)  # the head is tied
-    return language
 
 
 def open_models(base: Path, settings: SegSettings, scratch: Path, device: torch.device) -> SegModels:
@@ -124,7 +115,8 @@ def facts(trainer: SegTrainer, outlines: Outlines) -> Facts:
     settings, words, log = trainer.settings, trainer.drawer.words, phases(trainer.folder / "loss.jsonl")
     steps = [len(rows) for rows in log.values()]
     return {
-        "device": device_name(trainer.models.device),
+        "device": machine(trainer.models.device),
+        "minutes": settings.minutes,
         "vocabulary": words.facts(),
         "icons": len(words.icons),
         "photographs with a trusted outline": int(outlines.good.sum()),
@@ -162,13 +154,6 @@ def ends(rows: list[dict]) -> dict[str, tuple[float, float]]:
         return round(sum(row[name] for row in part) / len(part), 4)
 
     return {name: (mean(rows[:tenth], name), mean(rows[-tenth:], name)) for name in names}
-
-
-def device_name(device: torch.device) -> str:
-    """What a card calls a device."""
-    if device.type == "cuda":
-        return f"one {torch.cuda.get_device_name(device)}"
-    return f"{torch.get_num_threads()} threads of a processor" if device.type == "cpu" else f"one {device.type} device"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from lens.demo.seg_evaluate import PhotoQuality, SegQuality
 from lens.demo.train_seg import ends, phases
 
 FACTS: Facts = {
-    "device": "one abacus", "icons": 1709, "photographs with a trusted outline": 579, "steps": [249, 1458],
+    "device": "one abacus", "minutes": 2.5, "icons": 1709, "photographs with a trusted outline": 579, "steps": [249, 1458],
     "vocabulary": {"names": 1337, "objects": 364, "extra": 230, "classes": 801, "broader": 64, "never named as absent": 161},
     "packs a step": 24, "seconds of each phase": [9.6, 142.3], "scenes composed": 41064, "rank": 16, "alpha": 32.0,
     "decision weight": 1.0, "seed": 0, "head parameters": 294451, "held-out objects": ["panda", "wolf"],

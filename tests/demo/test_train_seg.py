@@ -1,31 +1,43 @@
-"""The command that trains <SEG>: what it opens."""
+"""The command that trains <SEG>: what a run leaves is what its card is made of."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig
+from lens.demo.scenes import Pool
+from lens.demo.seg_card import card
+from lens.demo.seg_evaluate import PhotoQuality, SegQuality
+from lens.demo.seg_objects import held_out_objects
+from lens.demo.seg_training import SegSettings
+from lens.demo.train_seg import facts, parser, unnamed
+from tests.demo.test_seg_compose import outlines, sources  # noqa: F401 (fixtures)
+from tests.demo.test_seg_training import Kit, kit, new_trainer  # noqa: F401 (a fixture among them)
 
-from lens.demo.provision import LANGUAGE
-from lens.demo.train_seg import open_language
 
-WIDTH, HEADS = 64, 2
+def test_a_runs_facts_make_its_card(kit: Kit, outlines, tmp_path: Path) -> None:  # noqa: F811
+    trainer = new_trainer(kit, tmp_path / "run")
+    trainer.run()
+    about = json.loads(json.dumps(facts(trainer, outlines)))
+    assert about["steps"] == [2, 2] and about["scenes composed"] == 2 * (2 + 2 + 1)
+    assert about["photographs with a trusted outline"] == 2 and about["icons"] == len(trainer.drawer.words.icons)
+    ends = about["losses, first and last tenth"]
+    assert set(ends["names"]) == {"coarse", "fine"}
+    assert set(ends["scenes"]) == {"answer", "decide", "right", "coarse", "fine", "similar"}
+    split = SegQuality("new scenes", 1, 2, 0.5, 0.4, 0.5, 0.3, 0.0, 0.1, 0.7, 0.9, 0.6, 0.4)
+    text = card(about, [split], PhotoQuality(1, 0.9))
+    assert f"| 2 x 2 | {about['seconds of each phase'][1]:.0f} | answer" in text
+    assert f"--minutes {trainer.settings.minutes:g} --scenes 2 --photo-masks FILE" in text
+    assert all(name in text for name in held_out_objects(trainer.settings.seed))
 
 
-def test_the_language_model_is_bfloat16_and_its_rotary_frequencies_are_not(tmp_path: Path) -> None:
-    text = LlamaConfig(
-        vocab_size=32, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=1, num_attention_heads=HEADS,
-        num_key_value_heads=1, tie_word_embeddings=True,
-    )  # fmt: skip
-    LlavaConfig(text_config=text.to_dict()).save_pretrained(tmp_path)
-    saved = LlamaForCausalLM(text).model.state_dict()
-    save_file(
-        {f"model.language_model.{name}": tensor.bfloat16() for name, tensor in saved.items()}, tmp_path / LANGUAGE
-    )
-    language = open_language(tmp_path)
-    assert {parameter.dtype for parameter in language.parameters()} == {torch.bfloat16}
-    torch.testing.assert_close(language.model.embed_tokens.weight, saved["embed_tokens.weight"].bfloat16())
-    wanted = 10_000.0 ** -(torch.arange(0, WIDTH // HEADS, 2) / (WIDTH // HEADS))
-    torch.testing.assert_close(language.model.rotary_emb.inv_freq, wanted, rtol=1e-6, atol=0.0)
+def test_the_defaults_are_the_settings() -> None:
+    given = parser().parse_args(["--photos", "photos", "--out", "out"])
+    settings = SegSettings()
+    assert (given.minutes, given.scenes, given.seed) == (settings.minutes, settings.scenes, settings.seed)
+    assert given.photo_masks is None and given.device is None
+
+
+def test_what_training_does_not_show_is_never_named_as_absent() -> None:
+    pool = Pool(("cat",), ("noto",), (0, 2))
+    assert unnamed(pool, ["tench", "shark", "ray"], frozenset({"panda"})) == ["panda", "shark"]
