@@ -67,13 +67,15 @@ class Drawn:
     found: np.ndarray | None = None
     wanted: np.ndarray | None = None
 
+    def outlined(self) -> list[tuple[str, np.ndarray, str]]:
+        """The masks that are there, each with its name and colour."""
+        masks = (("mask", self.found, MASK), ("your mask", self.wanted, WANTED))
+        return [(name, mask, colour) for name, mask, colour in masks if mask is not None and mask.any()]
+
     def lines(self, layer: Layer, size: tuple[int, int]) -> list[tuple[Segments, str, float]]:
         """Line segments with colour and width, in pixels of the picture."""
         lines = [(contour_segments(layer.values, layer.boxes, level), "#ffffff", 1.2) for level in self.contours]
-        for mask, colour in ((self.found, MASK), (self.wanted, WANTED)):
-            if mask is not None:
-                lines.append((mask_segments(mask, size), colour, 2.5))
-        return lines
+        return lines + [(mask_segments(mask, size), colour, 2.5) for _, mask, colour in self.outlined()]
 
 
 NOTHING = Drawn()
@@ -118,7 +120,7 @@ def map_overlay(
     hover = [[_hover(values, name, details, r, c) for c in range(values.shape[1])] for r in range(values.shape[0])]
     clickable(figure, boxes, hover, scale_of(image, width, bar=True))
     colour_bar(figure, *limits(layer.values), label(name))
-    _point_markers(figure, drawn.points)
+    _markers_and_key(figure, drawn)
     return figure
 
 
@@ -127,11 +129,11 @@ def _hover(values: np.ndarray, name: str, details: Sequence[Sequence[str]] | Non
     return "<br>".join(lines + ([details[row][col]] if details is not None else []))
 
 
-def _point_markers(figure: go.Figure, points: Sequence[tuple[float, float, str]]) -> None:
-    """Points by label, with a legend below the photo that counts them."""
+def _markers_and_key(figure: go.Figure, drawn: Drawn) -> None:
+    """Points by label, with a legend below the photo that counts them and names the outlines of masks."""
     figure.update_traces(showlegend=False)
     for name, (symbol, colour) in POINTS.items():
-        of = [(x, y) for x, y, which in points if which == name]
+        of = [(x, y) for x, y, which in drawn.points if which == name]
         if of:
             marker = {"symbol": symbol, "size": 11, "color": colour, "line": {"color": "#ffffff", "width": 1.5}}
             figure.add_trace(
@@ -140,7 +142,12 @@ def _point_markers(figure: go.Figure, points: Sequence[tuple[float, float, str]]
                     name=f"{name} {len(of)}", showlegend=True,
                 )
             )  # fmt: skip
-    if points:
+    for name, _, colour in drawn.outlined():
+        line = {"color": colour, "width": 3}
+        figure.add_trace(
+            go.Scatter(x=[None], y=[None], mode="lines", line=line, hoverinfo="skip", name=name, showlegend=True)
+        )
+    if drawn.points or drawn.outlined():
         place = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"}
         layout: Any = figure.layout
         figure.update_layout(

@@ -126,6 +126,18 @@ def test_without_points_there_is_no_legend():
     assert pointed.layout.height > plain.layout.height
 
 
+def test_the_legend_names_the_outlines_of_masks_that_are_there():
+    mask = np.zeros((PHOTO.height, PHOTO.width), bool)
+    mask[5:20, 5:20] = True
+    own, none = Drawn(found=mask, wanted=mask), Drawn(found=~mask & mask)
+    for drawn, names in ((own, ["mask", "your mask"]), (Drawn(found=mask), ["mask"]), (none, [])):
+        figure = map_overlay(PHOTO, BOXES, VALUES, name="dot", drawn=drawn)
+        shown = [trace for trace in figure.data if trace.showlegend]
+        assert [trace.name for trace in shown] == names and bool(figure.layout.showlegend) == bool(names)
+        colours = [shape.line.color for shape in figure.layout.shapes if shape.type == "path"]
+        assert {trace.line.color for trace in shown} <= set(colours)
+
+
 def test_the_map_is_painted_where_its_patches_are_and_hatched_elsewhere():
     bright = np.where(np.arange(6)[:, None] < 3, 1.0, 0.0) * np.ones((6, 6))
     photo = np.asarray(painted_photo(PHOTO, Layer(bright, BOXES), 1.0)).astype(int)
