@@ -82,8 +82,3 @@ def encode(tower: EfficientNetLite, pictures: Tensor) -> Tensor:
     """Vision states [batch, 144, 1280] of pictures [batch, 3, 384, 384], in the tower's data type and on its device."""
     weight = tower.stem.weight
     return tower(pictures.to(weight.device, memory_format=torch.channels_last)).last_hidden_state
-
-
-def as_tensor(rows: np.ndarray) -> Tensor:
-    """Rows of cached states, bfloat16 kept as int16, as bfloat16."""
-    return torch.from_numpy(np.array(rows)).view(torch.bfloat16)

