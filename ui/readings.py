@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from lens.errors import LensError
+from lens.errors import IndexMismatch, LensError
 from lens.latentlens.index import Index, find_index, index_folders, open_index
 from lens.latentlens.reading import LENSES, SCORES, PatchReading, Reading, read
 from lens.latentlens.trajectory import Trajectory, trajectory
@@ -37,24 +37,38 @@ class View:
     patch: tuple[int, int]
 
 
+WITHOUT = (
+    "LatentLens needs an index of a text corpus that was built with this model's own language model, and there is none yet. "
+    "Build one with `python -m lens index build CORPUS --model MODEL --out DIR`. Logit lens and embedding lens work without."
+)
+
+
 def choose_index(reader: Reader) -> Index | None:
-    """The index in use, chosen from those there are; ``None`` (and a message) when none fits the model."""
-    names = list(index_folders())
-    usual = reader.spec.index
-    if usual in names:
-        names.insert(0, names.pop(names.index(usual)))
+    """The index in use, chosen from those there are, at first the usual one of the model's row, else one that fits the
+    model; ``None`` (and a message) when none does."""
+    names, usual = list(index_folders()), reader.spec.index
+    if len(names) > 1:
+        names.sort(key=lambda name: (name != usual, not _fits(name, reader)))
     if not names:
-        st.info(
-            "LatentLens needs an index of a text corpus, and there is none yet. Build one with "
-            "`python -m lens index build CORPUS --model MODEL --out DIR`. Logit lens and embedding lens work without."
-        )
+        st.info(WITHOUT)
         return None
     name = st.selectbox("Text index", names, key="index", bind="query-params") if len(names) > 1 else names[0]
     try:
         return _open(name, reader.loaded.fingerprint, reader)
     except LensError as error:
-        state.show_error(error)
+        if isinstance(error, IndexMismatch) and name not in (usual, st.query_params.get("index")):
+            st.info(WITHOUT)  # nobody chose it
+        else:
+            state.show_error(error)
         return None
+
+
+def _fits(name: str, reader: Reader) -> bool:
+    try:
+        _open(name, reader.loaded.fingerprint, reader)
+    except LensError:
+        return False
+    return True
 
 
 def lenses(index: Index | None, reader: Reader) -> tuple[str, ...]:

@@ -124,11 +124,9 @@ def machine(device: torch.device) -> str:
     """The device, in words."""
     if device.type == "cuda":
         return f"one {torch.cuda.get_device_name(device)}"
-    return (
-        f"{torch.get_num_threads()} threads of a processor ({platform.machine()})"
-        if device.type == "cpu"
-        else str(device)
-    )
+    threads = torch.get_num_threads()
+    said = f"{threads} thread{'s' * (threads > 1)} of a processor ({platform.machine()})"
+    return said if device.type == "cpu" else str(device)
 
 
 def train(workshop: Workshop, settings: Settings, out: Path) -> Made:
