@@ -40,7 +40,7 @@ def ask(question: Question) -> None:
     if asked.seg is None:
         able = maps.with_seg()
         have = " and ".join(filter(None, [", ".join(able[:-1]), *able[-1:]])) or "none of this catalog yet"
-        said, switch = st.columns([3, 1], vertical_alignment="center", gap="medium")
+        said, switch = st.columns([2, 1], vertical_alignment="center", gap="medium")
         said.caption(
             f"{name} has no <SEG> token (models that have one: {have}). Here a map starts from a token of the text, at "
             "first what the answer names, from a typed word or from a patch."
