@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from lens.errors import IndexMismatch, LensError
-from lens.latentlens.index import Index, find_index, index_folders, open_index
+from lens.latentlens.index import Index, find_index, index_folders, indexes_for, open_index
 from lens.latentlens.reading import LENSES, SCORES, PatchReading, Reading, read
 from lens.latentlens.trajectory import Trajectory, trajectory
 from ui import state
@@ -47,8 +47,8 @@ def choose_index(reader: Reader) -> Index | None:
     """The index in use, chosen from those there are, at first the usual one of the model's row, else one that fits the
     model; ``None`` (and a message) when none does."""
     names, usual = list(index_folders()), reader.spec.index
-    if len(names) > 1:
-        names.sort(key=lambda name: (name != usual, not _fits(name, reader)))
+    fitting = indexes_for(reader.loaded)
+    names.sort(key=lambda name: (name != usual, name not in fitting))
     if not names:
         st.info(WITHOUT)
         return None
@@ -61,14 +61,6 @@ def choose_index(reader: Reader) -> Index | None:
         else:
             state.show_error(error)
         return None
-
-
-def _fits(name: str, reader: Reader) -> bool:
-    try:
-        _open(name, reader.loaded.fingerprint, reader)
-    except LensError:
-        return False
-    return True
 
 
 def lenses(index: Index | None, reader: Reader) -> tuple[str, ...]:

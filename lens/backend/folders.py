@@ -131,6 +131,21 @@ def known_folders(kind: Kind) -> dict[str, Path]:
     return found
 
 
+def fitting_folders(kind: Kind, loaded: LoadedModel) -> dict[str, Path]:
+    """Those of :func:`known_folders` whose manifest names a model's language model and tokenizer, by which alone they are
+    told: no other file is read. Unreadable ones are left out."""
+    wanted = (loaded.language_fingerprint, loaded.tokenizer_hash)
+    fitting = {}
+    for name, folder in known_folders(kind).items():
+        try:
+            content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            if (content["language_fingerprint"], content["tokenizer_hash"]) == wanted:
+                fitting[name] = folder
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return fitting
+
+
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Write the fields of a manifest with their checksum."""
     write_json(folder / MANIFEST, {**content, "checksum": _checksum(content)}, indent=2)

@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> None:
     from lens.compare.labelwords import read_synonyms
     from lens.compare.patchbench import default_layers
     from lens.export import write_atomically
-    from lens.latentlens.index import find_index, open_index
+    from lens.latentlens.index import chosen_index
 
     labels = read_labels(args.labels, args.folder, args.partial)
     synonyms = read_synonyms(args.synonyms) if args.synonyms else None
@@ -61,8 +61,7 @@ def _run(args: argparse.Namespace) -> None:
         prepare(spec, report)
         loaded = load(spec)
         loaded.anatomy.require("connector")
-        name = args.index or spec.index
-        index = open_index(find_index(name), loaded) if name and name != "none" else None
+        index = chosen_index(loaded, args.index)
         layers = args.layers or default_layers(loaded.anatomy.depth)
         plan = Plan(layers, DEFAULT_PROMPT if args.prompt is None else args.prompt, synonyms)
         found = evaluate(loaded, index, labels, plan, report)

@@ -46,15 +46,14 @@ def _run(args: argparse.Namespace) -> None:
     from lens.compare.patchbench import Plan, default_layers, run
     from lens.compare.patchsummary import keep, to_text
     from lens.export import write_atomically
-    from lens.latentlens.index import find_index, open_index
+    from lens.latentlens.index import chosen_index
 
     spec = find(args.model)
     with progress() as report:
         prepare(spec, report)
         loaded = load(spec)
         loaded.anatomy.require("connector")
-        name = args.index or spec.index
-        index = open_index(find_index(name), loaded) if name and name != "none" else None
+        index = chosen_index(loaded, args.index)
         layers = args.layers or default_layers(loaded.anatomy.depth)
         bench = run(loaded, index, Plan(args.items, args.asked, layers, args.seed), report)
     keep(bench)

@@ -34,7 +34,7 @@ from lens.demo.names import broader
 from lens.demo.photos import encode, pixels, whole
 from lens.demo.provision import with_connector
 from lens.demo.start import Head
-from lens.latentlens.index import find_index, open_index
+from lens.latentlens.index import chosen_index
 from lens.progress import Report, silent
 
 QUESTIONS = (NAME[0], DESCRIBE[0])
@@ -141,8 +141,7 @@ def measure_cells(
     spec = find(name)
     made = with_connector(connector, folder, report, wheels)
     loaded = load(replace(spec, source=str(made), setup=None))
-    index = open_index(find_index(spec.index), loaded) if spec.index else None
-    return evaluate(loaded, index, labels, Plan(default_layers(loaded.anatomy.depth)), report)
+    return evaluate(loaded, chosen_index(loaded, None), labels, Plan(default_layers(loaded.anatomy.depth)), report)
 
 
 def _encode_all(labels: Labels, tower: EfficientNetLite, report: Report) -> Tensor:

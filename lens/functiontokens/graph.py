@@ -9,7 +9,6 @@ those of the pass. No file is parsed before its SHA-256 was found right, and the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -184,17 +183,8 @@ def graph_folders() -> dict[str, Path]:
 
 
 def graphs_for(loaded: LoadedModel) -> dict[str, Path]:
-    """Those of :func:`graph_folders` that fit a model's language model and tokenizer; unreadable ones are left out."""
-    wanted = (loaded.language_fingerprint, loaded.tokenizer_hash)
-    fitting = {}
-    for name, folder in graph_folders().items():
-        try:
-            content = json.loads((folder / folders.MANIFEST).read_text(encoding="utf-8"))
-            if (content["language_fingerprint"], content["tokenizer_hash"]) == wanted:
-                fitting[name] = folder
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return fitting
+    """Those of :func:`graph_folders` that fit a model, see :func:`lens.backend.folders.fitting_folders`."""
+    return folders.fitting_folders(GRAPH, loaded)
 
 
 def open_graph(folder: str | Path, basis: str | None = None, loaded: LoadedModel | None = None) -> FeatureGraph:

@@ -122,6 +122,11 @@ def index_folders() -> dict[str, Path]:
     return folders.known_folders(INDEX)
 
 
+def indexes_for(loaded: LoadedModel) -> dict[str, Path]:
+    """Those of :func:`index_folders` that fit a model, see :func:`lens.backend.folders.fitting_folders`."""
+    return folders.fitting_folders(INDEX, loaded)
+
+
 def find_index(name_or_path: str | Path) -> Path:
     """The folder of an index given by the name it has in :func:`index_folders`, or by path.
 
@@ -152,6 +157,13 @@ def open_index(path: str | Path, loaded: LoadedModel | None = None) -> Index:
         check_model(folder.name, manifest, loaded)
     folders.check_files(INDEX, folder, manifest.files)
     return Index(folder, manifest, {record.layer: _map(folder, record, manifest) for record in manifest.layers})
+
+
+def chosen_index(loaded: LoadedModel, name: str | None) -> Index | None:
+    """The index called ``name`` (or the folder), by default the one of the model's row, opened for the model; ``None`` for
+    ``"none"``, and where the row has none. Raises what :func:`find_index` and :func:`open_index` do."""
+    name = name or loaded.spec.index
+    return open_index(find_index(name), loaded) if name and name != "none" else None
 
 
 def verify_index(path: str | Path) -> Index:

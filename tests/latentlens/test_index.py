@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lens.backend.loading import LoadedModel
 from lens.errors import IndexDamaged, IndexMismatch, IndexMissing, IndexUnfinished, LayerMissing
-from lens.latentlens.index import Index, find_index, index_folders, open_index, verify_index
+from lens.latentlens.index import (
+    Index,
+    chosen_index,
+    find_index,
+    index_folders,
+    indexes_for,
+    open_index,
+    verify_index,
+)
 from tests.helpers import edit_manifest, tiny_gpt2, tiny_llama
 
 
@@ -150,6 +159,27 @@ def test_finding_by_name_and_path(index: Index, tmp_path: Path, monkeypatch: pyt
     assert "begun" not in index_folders()
     with pytest.raises(IndexMissing, match=r"'other'.*mine"):
         find_index("other")
+
+
+def test_those_that_fit_a_model_are_told_by_their_manifests_alone(
+    index: Index, llama: LoadedModel, own_home: Path, tmp_path: Path
+) -> None:
+    for name in ("mine", "unreadable"):
+        shutil.copytree(index.path, own_home / "indexes" / name)
+    (own_home / "indexes" / "mine" / index.manifest.layers[0].file).unlink()  # nothing else is read, however large
+    (own_home / "indexes" / "unreadable" / "manifest.json").write_text("{", encoding="utf-8")
+    assert list(indexes_for(llama)) == ["mine"]
+    assert not indexes_for(tiny_llama(tmp_path / "other", seed=1))
+
+
+def test_an_index_is_the_rows_unless_another_or_none_is_named(index: Index, llama: LoadedModel, own_home: Path) -> None:
+    shutil.copytree(index.path, own_home / "indexes" / "mine")
+    with_row = replace(llama, spec=replace(llama.spec, index="mine"))
+    for loaded, name, expected in ((llama, None, None), (with_row, "none", None), (with_row, None, "mine")):
+        found = chosen_index(loaded, name)
+        assert (found and found.name) == expected
+    named = chosen_index(with_row, str(index.path))
+    assert named is not None and named.path == index.path
 
 
 def test_an_unknown_layer_names_those_stored(index: Index) -> None:
