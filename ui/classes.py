@@ -12,10 +12,11 @@ import numpy as np
 import streamlit as st
 
 from lens.backend.attention import attention_received
+from lens.backend.cache import BoundedCache
 from lens.backend.controlled import CausalResult
 from lens.backend.encoding import visual_grid
 from lens.backend.images import Picture, open_picture
-from lens.backend.store import STORE, BoundedCache
+from lens.backend.store import STORE
 from lens.embedlens import agreement, causal, layers
 from lens.embedlens.anchors import Anchors, anchors_for, own_file, write_anchors
 from lens.embedlens.causal_folder import FolderEffect, prune_folder

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
+from lens.backend.cache import BoundedCache
 from lens.backend.catalog import ModelSpec
 from lens.backend.encoding import DEFAULT_PROMPT, Encoded
 from lens.backend.images import Picture, open_picture
 from lens.backend.loading import LoadedModel
 from lens.backend.regions import region_cells, region_text
-from lens.backend.store import BoundedCache
 from lens.backend.tracing import Trace
 from lens.errors import LensError
 from lens.gallery import gallery
 
 UPLOAD_BYTES = 512 << 20
-"""Memory for decoded uploads of all sessions; the least recently used go first."""
+"""Memory for uploaded files of all sessions; the least recently used go first."""
 
 SHARED = ("model", "image", "prompt", "layer", "view", "patch", "region")
 """What all pages share, by its name in the address; other names are a page's own."""
@@ -48,13 +48,13 @@ class Reader:
 
     @property
     def key(self) -> str:
-        """Names model, picture and prompt."""
-        return self.encoded.key
+        """Names model, picture and prompt; the picture by what this reader calls it, which exports repeat."""
+        return f"{self.encoded.key} {self.picture.name}"
 
 
 @st.cache_resource
 def _uploads() -> BoundedCache[Picture]:
-    return BoundedCache(UPLOAD_BYTES, lambda picture: 3 * picture.width * picture.height)
+    return BoundedCache(UPLOAD_BYTES, lambda picture: picture.nbytes)
 
 
 @st.cache_resource
@@ -123,9 +123,11 @@ def choose_gallery(key: str) -> None:
 
 
 def keep_upload(data: bytes, name: str) -> None:
-    """Decode an upload and put it in view; a :class:`LensError` leaves the former picture in view."""
+    """Put an upload in view; a :class:`LensError` leaves the former picture in view. The file is kept for all who know
+    its address, its name for this reader alone."""
     picture = open_picture(data, name)
-    _uploads().get(picture.digest, lambda: picture)
+    _uploads().get(picture.digest, lambda: replace(picture, name=_unnamed(picture.digest)))
+    st.session_state.setdefault("upload-names", {})[picture.digest] = name
     _set_image(f"upload-{picture.digest}")
 
 
@@ -135,7 +137,8 @@ def picture() -> tuple[Picture, str | None]:
     if name.startswith("upload-"):
         held = _uploads()
         if (digest := name.removeprefix("upload-")) in held:
-            return held.get(digest, _gone), None
+            found = held.get(digest, _gone)
+            return replace(found, name=st.session_state.get("upload-names", {}).get(digest, found.name)), None
         first = gallery()[0]
         _set_image(first.key)
         return _gallery_picture(first.key), (
@@ -208,6 +211,11 @@ def show_error(error: LensError) -> None:
     with st.container(key="lens-error"):
         st.error("That didn't work:", icon=":material/error:")
         st.text(str(error))
+
+
+def _unnamed(digest: str) -> str:
+    """What an upload is called for a reader who has only its address."""
+    return f"upload {digest[:8]}"
 
 
 def _set_image(name: str) -> None:

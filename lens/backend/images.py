@@ -3,7 +3,8 @@
 Invariants. The size is read from the header and checked *before* a pixel is decoded, so that a small file which unpacks
 to gigabytes costs nothing. Whatever the bytes are, the outcome is a :class:`Picture` or an error of ``lens.errors``.
 A picture's coordinates are pixels after EXIF rotation: x to the right, y down, (0, 0) the top left corner.
-Nothing here is shared between calls: any number of threads may open pictures at once.
+A picture keeps its file, not its pixels; those that were decoded last are shared by all threads, up to
+:data:`DECODED_BYTES`, and are never written to.
 """
 
 from __future__ import annotations
@@ -17,10 +18,17 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from lens.backend.cache import BoundedCache
 from lens.errors import ImageTooLarge, ImageUnreadable
 
 MAX_PIXELS = 64_000_000
 """Pixels that are decoded at most: above the 50 megapixels of today's telephones; 192 MB as RGB."""
+
+DECODED_BYTES = 512 << 20
+"""Memory for decoded pictures; the least recently used go first, and are decoded again when they are asked for."""
+
+PIXEL = 4
+"""Bytes of a pixel in memory: Pillow keeps RGB in four."""
 
 MAX_BYTES = 100_000_000
 """Bytes of a file at most."""
@@ -29,6 +37,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """The decoders that are tried. Pillow knows some forty more, which nobody asked for and an attacker could reach."""
 
 KINDS = "PNG, JPEG, WebP, BMP, TIFF or GIF"
+
+_DECODED: BoundedCache[Image.Image] = BoundedCache(DECODED_BYTES, lambda image: PIXEL * image.width * image.height)
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,22 +56,34 @@ _TURNS = {
 class Picture:
     """An opened image. Two pictures are equal when their bytes and names are."""
 
-    image: Image.Image = field(compare=False, repr=False)
-    """RGB; first frame; upright; alpha composited on white."""
+    source: bytes | Image.Image = field(compare=False, repr=False)
+    """The file, or a picture that was made here."""
     name: str
     """The file's name as given: untrusted text."""
     digest: str
     """SHA-256 of the file's bytes, in hex."""
+    width: int = field(init=False, compare=False)
+    """Pixels from left to right, after EXIF rotation."""
+    height: int = field(init=False, compare=False)
+    """Pixels from top to bottom, after EXIF rotation."""
+
+    def __post_init__(self) -> None:
+        width, height = self.image.size
+        object.__setattr__(self, "width", width)
+        object.__setattr__(self, "height", height)
 
     @property
-    def width(self) -> int:
-        """Pixels from left to right, after EXIF rotation."""
-        return self.image.width
+    def image(self) -> Image.Image:
+        """RGB; first frame; upright; alpha composited on white. Not to be written to."""
+        source = self.source
+        if isinstance(source, Image.Image):
+            return source
+        return _DECODED.get(self.digest, lambda: _decode(source, _shown(self.name)))
 
     @property
-    def height(self) -> int:
-        """Pixels from top to bottom, after EXIF rotation."""
-        return self.image.height
+    def nbytes(self) -> int:
+        """Memory that whoever keeps it keeps with it."""
+        return len(self.source) if isinstance(self.source, bytes) else PIXEL * self.width * self.height
 
 
 def open_picture(source: bytes | str | Path, name: str | None = None) -> Picture:
@@ -79,7 +101,7 @@ def open_picture(source: bytes | str | Path, name: str | None = None) -> Picture
         raise ImageUnreadable(f"{shown} is empty (0 bytes); choose a {KINDS} file.")
     if len(data) > MAX_BYTES:
         raise _too_many_bytes(shown, len(data))
-    return Picture(_decode(data, shown), name, hashlib.sha256(data).hexdigest())
+    return Picture(data, name, hashlib.sha256(data).hexdigest())
 
 
 def _shown(name: str) -> str:

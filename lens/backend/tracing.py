@@ -71,7 +71,9 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.states.values())
+        """Of the states and the picture."""
+        held = sum(t.numel() * t.element_size() for t in self.states.values())
+        return held + (self.picture.nbytes if self.picture else 0)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from lens.backend.cache import BoundedCache
 from lens.backend.files import replacing
-from lens.backend.store import BoundedCache
 from lens.latentlens.index import Index
 from lens.latentlens.rotation import rotate, unrotate
 from lens.progress import Report, silent

@@ -21,10 +21,10 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lens.backend.cache import BoundedCache
 from lens.backend.encoding import visual_grid
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
-from lens.backend.store import BoundedCache
 from lens.backend.tracing import Trace
 from lens.errors import CapabilityMissing, SegmenterMissing
 from lens.segmaps.asking import seg_token

@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from lens.backend.cache import BoundedCache
 from lens.backend.catalog import ModelSpec
 from lens.backend.encoding import encode
 from lens.backend.loading import LoadedModel
-from lens.backend.store import BoundedCache, Store
+from lens.backend.store import Store
 from lens.backend.tracing import hidden_sites
 from lens.errors import LayerMissing, ModelMissing
 from tests.backend.conftest import noise_picture
