@@ -6,7 +6,7 @@ import streamlit as st
 
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.classes import RULES
-from ui import classcards, classes, classviews, export, navigation, sidebar, state
+from ui import answers, classcards, classes, classviews, export, navigation, sidebar, state
 from ui.classes import MOVABLE, Rule
 from ui.classsections import SECTIONS
 from ui.clicks import take_click
@@ -117,4 +117,4 @@ if the_anchors is not None:
     explore(the_reader, the_anchors)
 with st.expander("How to read this", icon=":material/help:"):
     st.markdown(HELP)
-sidebar.draw_answer(the_reader)
+answers.draw(the_reader)

@@ -12,7 +12,7 @@ from lens.figures.canvas import REGION, Cell, outline
 from lens.figures.latentlens import patch_picture, word_grid
 from lens.latentlens.index import Index
 from lens.latentlens.reading import Reading, default_layer, rows_of, score
-from ui import cards, export, navigation, readings, sidebar, state
+from ui import answers, cards, export, navigation, readings, sidebar, state
 from ui.clicks import said, take_selection, taken
 from ui.export import Exhibit
 from ui.neighboursections import SECTIONS
@@ -141,4 +141,4 @@ the_index = readings.choose_index(the_reader)
 explore(the_reader, the_index)
 with st.expander("How to read this", icon=":material/help:"):
     st.markdown(HELP.format(recall=readings.recall(the_index)))
-sidebar.draw_answer(the_reader)
+answers.draw(the_reader)

@@ -7,7 +7,7 @@ import streamlit as st
 from lens.backend.encoding import visual_grid
 from lens.backend.selfcheck import PATCHES
 from lens.errors import LensError
-from ui import export, mapchoice, maps, mapstate, mapviews, navigation, setup, sidebar, state
+from ui import answers, export, mapchoice, maps, mapstate, mapviews, navigation, setup, sidebar, state
 from ui.export import Exhibit
 from ui.maps import Question, Shown
 from ui.mapsections import SECTIONS
@@ -111,4 +111,4 @@ mapchoice.ask(the_question)
 explore(the_question)
 with st.expander("How to read this", icon=":material/help:"):
     st.markdown(HELP)
-sidebar.draw_answer(the_question.reader)
+answers.draw(the_question.reader)

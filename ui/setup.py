@@ -18,6 +18,7 @@ from lens.backend.store import STORE
 from lens.errors import Cancelled, LensError
 from lens.jobs import Job
 from lens.progress import Report, duration, part
+from lens.turns import Urgency
 from ui.state import show_error
 
 FROM_HUB = "is fetched once from the model hub into its cache on this machine"
@@ -40,7 +41,7 @@ class _Jobs:
     def of(self, spec: ModelSpec) -> Job[LoadedModel]:
         with self._guard:
             if spec.name not in self._jobs:
-                self._jobs[spec.name] = Job(lambda report: _make_ready(spec, report))
+                self._jobs[spec.name] = Job(lambda report: _make_ready(spec, report), urgency=Urgency.PAGE)
             return self._jobs[spec.name]
 
     def forget(self, spec: ModelSpec) -> None:

@@ -53,15 +53,6 @@ def open_reader(spec: ModelSpec) -> Reader:
     return Reader(spec, loaded, picture, encoded, trace)
 
 
-def draw_answer(reader: Reader) -> None:
-    """What the model says to the prompt: drawn last, since it takes longest."""
-    with st.sidebar, st.container(key="answer"):
-        st.caption("The model's own answer")
-        with st.spinner("Answering"):
-            answer = STORE.answer(reader.loaded, reader.encoded)
-        st.text((answer.text or "(it says nothing)") + ("" if answer.finished else " …"))
-
-
 def _choose_model(usual: str | None) -> ModelSpec:
     rows = catalog()
     names = list(rows)

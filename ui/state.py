@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from lens.backend.cache import BoundedCache
 from lens.backend.catalog import ModelSpec
@@ -60,6 +61,12 @@ def _uploads() -> BoundedCache[Picture]:
 @st.cache_resource
 def _gallery_picture(key: str) -> Picture:
     return open_picture(next(photo.path for photo in gallery() if photo.key == key))
+
+
+def session() -> str:
+    """Names the reader's session; the same for all their runs of the page."""
+    context = get_script_run_ctx()
+    return context.session_id if context else ""
 
 
 def follow(page: str) -> None:

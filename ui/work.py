@@ -15,12 +15,16 @@ import streamlit as st
 
 from lens.backend.tracing import Trace
 from lens.errors import Cancelled, LensError
-from lens.jobs import Job
+from lens.jobs import Crew, Job
 from lens.progress import Report, duration
-from ui.state import show_error
+from ui.state import session, show_error
 
 Result = TypeVar("Result")
 
+MOST, EACH = 2, 1
+"""Jobs that run at once, in all and of one reader; the machine's cores are shared by all."""
+MOST_WAITING = 6
+"""Jobs of one reader that wait."""
 KEPT = 48
 """Jobs whose results are kept; the oldest finished ones go first."""
 
@@ -31,6 +35,12 @@ class _Desk:
     def __init__(self) -> None:
         self._jobs: OrderedDict[Hashable, Job[Any]] = OrderedDict()
         self._guard = threading.Lock()
+        self._crew = Crew(MOST, EACH)
+
+    @property
+    def full(self) -> bool:
+        """Whether the reader has as many jobs waiting as one may have."""
+        return self._crew.waiting(session()) >= MOST_WAITING
 
     def of(self, content: Hashable) -> Job[Any] | None:
         with self._guard:
@@ -38,8 +48,8 @@ class _Desk:
 
     def start(self, content: Hashable, work: Callable[[Report], Any]) -> None:
         with self._guard:
-            if content not in self._jobs:
-                self._jobs[content] = Job(work)
+            if content not in self._jobs and not self.full:
+                self._jobs[content] = self._crew.start(work, session())
             for old in [key for key, job in self._jobs.items() if job.done][: max(0, len(self._jobs) - KEPT)]:
                 del self._jobs[old]
 
@@ -67,8 +77,11 @@ def offered(
         _desk().start((name, content), work)
         job = _desk().of((name, content))
     if job is None:
-        st.button(button, key=f"start-{name}", on_click=_desk().start, args=((name, content), work))
-        st.caption(cost)
+        full = _desk().full
+        st.button(button, key=f"start-{name}", on_click=_desk().start, args=((name, content), work), disabled=full)
+        st.caption(
+            f"{MOST_WAITING} of your jobs wait already; cancel one, or come back when one is done." if full else cost
+        )
         return None
     if not job.done:
         _watch(name, job)
@@ -95,6 +108,10 @@ def _watch(name: str, job: Job[Any]) -> None:
     """Progress and cancel; when the work is over the page is drawn again with its result."""
     if job.done:
         st.rerun()
+    if ahead := job.ahead:
+        st.progress(0.0, text=f"Waiting for its turn: {ahead} other{'s' * (ahead != 1)} first")
+        st.button("Cancel", key=f"cancel-{name}", on_click=job.cancel)
+        return
     left = f" · about {duration(job.left)} left" if job.left is not None and job.share > 0.05 else ""
     st.progress(job.share, text=f"{job.message or 'Starting'}{left}")
     st.button("Cancel", key=f"cancel-{name}", on_click=job.cancel)

@@ -38,6 +38,13 @@ class BoundedCache(Generic[Value]):
         with self._guard:
             return key in self._values
 
+    def held(self, key: Hashable) -> Value | None:
+        """The value under ``key`` if it is there, without waiting for one that is being made."""
+        with self._guard:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value under ``key``, made by ``make`` if it isn't there. An error in ``make`` leaves nothing behind."""
         with self._guard:

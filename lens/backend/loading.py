@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import json
 import math
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +30,7 @@ from lens.backend.families import family_of
 from lens.backend.processors import read_processor
 from lens.errors import ModelMissing, ModelUnreadable
 from lens.home import home
+from lens.turns import Turns
 
 SAMPLED = 4096
 """Values read of each tensor for a fingerprint: enough to tell a fine-tuned model, cheap for one of any size."""
@@ -58,7 +58,7 @@ class LoadedModel:
     language_fingerprint: str
     tokenizer_hash: str
     adds_bos: bool
-    lock: threading.RLock
+    lock: Turns
 
     @property
     def name(self) -> str:
@@ -117,7 +117,7 @@ def assemble(spec: ModelSpec, model: Any, tokenizer: Any, processor: Any | None 
         language_fingerprint=_digest(anatomy.text_model, ""),
         tokenizer_hash=_tokenizer_hash(tokenizer),
         adds_bos=_adds_bos(tokenizer),
-        lock=threading.RLock(),
+        lock=Turns(),
     )
 
 

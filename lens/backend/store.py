@@ -48,8 +48,15 @@ class Store:
 
     def answer(self, loaded: LoadedModel, encoded: Encoded) -> Answer:
         """The model's greedy answer, generated once for the same content."""
-        key = (encoded.run, str(loaded.dtype), str(loaded.device))
-        return self.answers.get(key, lambda: generate(loaded, encoded))
+        return self.answers.get(_answer_key(loaded, encoded), lambda: generate(loaded, encoded))
+
+    def answered(self, loaded: LoadedModel, encoded: Encoded) -> Answer | None:
+        """That answer if it is held, without waiting."""
+        return self.answers.held(_answer_key(loaded, encoded))
+
+
+def _answer_key(loaded: LoadedModel, encoded: Encoded) -> tuple[str, str, str]:
+    return encoded.run, str(loaded.dtype), str(loaded.device)
 
 
 STORE = Store()
