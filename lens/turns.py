@@ -1,7 +1,7 @@
 """Whose turn it is where only one thread may work at a time: a page that a reader waits for goes before an answer, an
 answer before long work, and otherwise it is first come, first served.
 
-Python's own locks promise no order: a loop that takes its lock anew at every step can keep all others out for minutes.
+Python's own locks promise no order: a loop that takes its lock anew at every step may keep all others out.
 """
 
 from __future__ import annotations

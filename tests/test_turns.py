@@ -71,7 +71,7 @@ def queue_after(lock: Turns, done: list[int]) -> list[threading.Thread]:
 
 
 def test_a_loop_that_takes_it_anew_at_each_step_keeps_nobody_out():
-    """With a lock of Python's own the loop is done before the other has had its first turn."""
+    """Python's own locks leave it to chance who is next."""
     lock, steps, stop = Turns(), [], threading.Event()
 
     def loop() -> None:
