@@ -8,25 +8,21 @@ ends with an error; the digest depends on the sentences alone, not on the kind o
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lens.backend.textfiles import as_text, pick, read_csv, read_jsonl, read_txt
 from lens.errors import CorpusUnreadable
 
 MAX_CHARS = 8192
 """Characters kept of one sentence; what comes after is not read. 512 tokens of plain English are about 2,500."""
-RECORD_BYTES = 1 << 24
-"""Longest JSON line or CSV field that is parsed; a longer one is refused as malformed."""
 DEFAULT_COLUMN = "text"
 KINDS = ".txt, .jsonl, .csv, .parquet, or a Hugging Face dataset folder"
 
@@ -98,12 +94,12 @@ def open_corpus(path: str | Path, column: str | None = None, licence: str = "unk
         return Corpus(path.name, _folder(path, column or DEFAULT_COLUMN), licence)
     if not path.exists():
         raise CorpusUnreadable(f"There is no corpus at {path}; give a {KINDS}.")
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": _read_parquet}
     suffix = path.suffix.lower()
     if suffix == ".txt" and column:
         raise CorpusUnreadable(f"{path.name} is plain text and has no column {column!r}; leave the column out.")
     if suffix == ".txt":
-        return Corpus(path.name, lambda: _read_txt(path), licence)
+        return Corpus(path.name, lambda: read_txt(path, 4 * MAX_CHARS), licence)
     if suffix not in readers:
         raise CorpusUnreadable(f"{path.name} is of no known kind of corpus; give a {KINDS}.")
     return Corpus(path.name, lambda: readers[suffix](path, column or DEFAULT_COLUMN), licence)
@@ -136,70 +132,12 @@ def joined(corpus: Corpus, count: int) -> Corpus:
     return Corpus(f"{corpus.name}, {count} sentences together", read, corpus.licence)
 
 
-def _read_txt(path: Path) -> Iterator[str]:
-    """Lines; of an over-long one only the beginning is ever in memory."""
-    limit = 4 * MAX_CHARS + 4
-    with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(limit):
-            number += 1
-            yield _decode(raw, path, number)
-            while raw and not raw.endswith(b"\n"):
-                raw = file.readline(limit)
-
-
-def _decode(raw: bytes, path: Path, number: int) -> str:
-    """UTF-8, strictly, but for a character that a length limit has cut in two."""
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(raw, final=raw.endswith(b"\n"))
-    except UnicodeDecodeError as error:
-        raise CorpusUnreadable(
-            f"Line {number} of {path.name} is not UTF-8 (byte 0x{raw[error.start]:02x}); convert the file first, "
-            "for instance from Latin-1 with iconv."
-        ) from error
-    return text.removeprefix("\ufeff") if number == 1 else text
-
-
-def _read_jsonl(path: Path, column: str) -> Iterator[str]:
-    with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(RECORD_BYTES):
-            number += 1
-            line = _decode(raw, path, number).replace("\0", "").strip()
-            if not line:
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise CorpusUnreadable(f"Line {number} of {path.name} is not valid JSON; mend or remove it.") from error
-            if not isinstance(record, dict):
-                raise CorpusUnreadable(f"Line {number} of {path.name} is JSON, but no object with named columns.")
-            yield _text(_pick(record, column, f"line {number} of {path.name}"), column, path)
-
-
-def _read_csv(path: Path, column: str) -> Iterator[str]:
-    csv.field_size_limit(RECORD_BYTES)
-    reader: Any = None
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(line.replace("\0", "") for line in file)
-            header = next(reader, [])
-            place = _pick({name: i for i, name in enumerate(header)}, column, path.name)
-            for row in reader:
-                if len(row) > place:
-                    yield row[place]
-    except (csv.Error, UnicodeDecodeError) as error:
-        line = reader.line_num + 1 if reader else 1
-        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else f"not valid CSV ({error})"
-        raise CorpusUnreadable(f"{path.name} is {reason} near line {line}; convert or mend the file first.") from error
-
-
 def _read_parquet(path: Path, column: str) -> Iterator[str]:
     try:
         with pq.ParquetFile(path) as file:
-            _pick(dict.fromkeys(file.schema_arrow.names), column, path.name)
+            pick(dict.fromkeys(file.schema_arrow.names), column, path.name)
             for batch in file.iter_batches(batch_size=1024, columns=[column]):
-                yield from (_text(value, column, path) for value in batch.column(0).to_pylist())
+                yield from (as_text(value, column, path.name) for value in batch.column(0).to_pylist())
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusUnreadable(f"{path.name} can't be read as Parquet ({_brief(error)}); write it again.") from error
 
@@ -208,9 +146,9 @@ def _read_arrow(path: Path, column: str) -> Iterator[str]:
     """One file of a ``save_to_disk`` folder: an Arrow IPC stream, memory-mapped."""
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
-            place = _pick({name: i for i, name in enumerate(stream.schema.names)}, column, path.name)
+            place = pick({name: i for i, name in enumerate(stream.schema.names)}, column, path.name)
             for batch in stream:
-                yield from (_text(value, column, path) for value in batch.column(place).to_pylist())
+                yield from (as_text(value, column, path.name) for value in batch.column(place).to_pylist())
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusUnreadable(
             f"{path.name} can't be read as Arrow ({_brief(error)}); save the data set again."
@@ -233,22 +171,6 @@ def _folder(path: Path, column: str) -> Callable[[], Iterator[str]]:
     if tables:
         return lambda: (text for file in tables for text in _read_parquet(file, column))
     raise CorpusUnreadable(f"The folder {path.name} holds neither a saved data set nor Parquet files; give a {KINDS}.")
-
-
-def _pick(record: dict[str, Any], column: str, where: str) -> Any:
-    if column not in record:
-        names = ", ".join(map(str, record)) or "none"
-        raise CorpusUnreadable(f"There is no column {column!r} in {where}, which has: {names}; name one of these.")
-    return record[column]
-
-
-def _text(value: object, column: str, path: Path) -> str:
-    """A column's value as text; a missing one counts as blank."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    raise CorpusUnreadable(
-        f"Column {column!r} of {path.name} holds {type(value).__name__}, not text; name another one."
-    )
 
 
 def _brief(error: Exception) -> str:

@@ -99,6 +99,81 @@ def test_bad_content(tmp_path: Path, name: str, content: bytes, message: str) ->
         list(open_corpus(tmp_path / name))
 
 
+ROWS = [f"sentence number {i}" for i in range(300)]
+UNCLOSED = "id,text\n" + "".join(f"{i},{chr(34) * (i == 10)}{row}\n" for i, row in enumerate(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (UNCLOSED, "valid CSV from line 12 on .*never closed"),
+        (UNCLOSED + '300,"said, or so"\n', "valid CSV from line 12 on"),
+        ("id,text\n1,fine\n2,Hello, world and more\n", "Line 3 of a.csv has 3 fields, but the header has 2"),
+        ("text\nfine\nHello, world", "Line 3 of a.csv has 2 fields, but the header has 1"),
+        ("id,text\n1,fine\n2\n3,fine", "Line 3 of a.csv has 1 field"),
+        ('id,text\n1,"two\nlines"\n2\n', "Line 4 of a.csv has 1 field"),
+        ("id,text,note\n1,fine,\n2,short\n", "Line 3 of a.csv has 2 fields"),
+        ('id,text\n1,"he said \\"hi\\", then left"\n2,fine\n', "valid CSV from line 2 on"),
+        ("text,text\na,b\n", "2 columns named 'text'"),
+        ("id\ttext\n1\tfine\n", "no column 'text'"),
+        ("id;text\n1;fine\n", "no column 'text'"),
+        ("id,text\n", "no text at all"),
+    ],
+)
+def test_a_csv_that_would_lose_rows_is_refused_by_its_line(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(CorpusUnreadable, match=message):
+        list(open_corpus(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_row_is_read_whatever_ends_a_line(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.txt").write_text(end.join(ROWS), encoding="utf-8", newline="")
+    (tmp_path / "a.jsonl").write_text(end.join(json.dumps({"text": row}) for row in ROWS), newline="")
+    (tmp_path / "a.csv").write_text(
+        end.join(["id,text", *(f"{i},{row}" for i, row in enumerate(ROWS)), ""]), newline=""
+    )
+    for name in ("a.txt", "a.jsonl", "a.csv"):
+        assert list(open_corpus(tmp_path / name)) == ROWS, name
+
+
+@pytest.mark.parametrize("end", ["\f", "\v", "\u2028", "\u2029", "\f\n"])
+def test_separators_end_a_sentence_of_plain_text_but_not_a_field(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.txt").write_text(end.join(ROWS * 9), encoding="utf-8")
+    assert list(open_corpus(tmp_path / "a.txt")) == ROWS * 9
+    if end != "\f\n":
+        (tmp_path / "a.csv").write_text(f"text\none{end}two\nthree\n", encoding="utf-8")
+        assert list(open_corpus(tmp_path / "a.csv")) == [f"one{end}two", "three"]
+
+
+def test_rows_that_csv_allows(tmp_path: Path) -> None:
+    content = 'id,text,note\n1,a 5" nail,\n\n,,,\n2,"two\nlines, ""quoted""",x\n  \n3,last,'
+    (tmp_path / "a.csv").write_text(content, encoding="utf-8")
+    assert list(open_corpus(tmp_path / "a.csv")) == ['a 5" nail', 'two\nlines, "quoted"', "last"]
+
+
+WIDE = ("plain words", "Привет всем", "مرحبا بالجميع", "नमस्ते दुनिया", "สวัสดีชาวโลก", "日本語の文章です", "Zürich, “so”")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", WIDE)
+def test_wide_encodings_are_refused(tmp_path: Path, encoding: str, text: str) -> None:
+    (tmp_path / "a.txt").write_bytes("\n".join([text] * 9).encode(encoding))
+    (tmp_path / "a.jsonl").write_bytes("\n".join([f'{{"text": "{text}"}}'] * 9).encode(encoding))
+    (tmp_path / "a.csv").write_bytes("\n".join(["text", *[f'"{text}"'] * 9]).encode(encoding))
+    for name in ("a.txt", "a.jsonl", "a.csv"):
+        with pytest.raises(CorpusUnreadable, match="(?i)not UTF-8.* convert"):
+            list(open_corpus(tmp_path / name))
+
+
+def test_the_line_of_a_byte_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    for name, head in (("a.txt", ""), ("a.csv", "text"), ("a.jsonl", "")):
+        content = "\n".join([head, *['{"text": "x"}' if name == "a.jsonl" else "fine"] * 5000, "caf\xe9", "fine"])
+        (tmp_path / name).write_bytes(content.encode("cp1252"))
+        with pytest.raises(CorpusUnreadable, match=rf"Line 5002 of {name} is not UTF-8 \(byte 0xe9\)"):
+            list(open_corpus(tmp_path / name))
+
+
 def test_truncated_parquet_and_arrow_are_refused(tmp_path: Path) -> None:
     for kind in ("parquet", "arrow"):
         path = write(tmp_path, kind)
