@@ -70,7 +70,8 @@ def read_csv(path: Path, column: str) -> Iterator[str]:
 
     def lines() -> Iterator[str]:
         nonlocal read
-        for read, line in _pieces(path, RECORD_CHARS, newline=""):
+        for number, line in _pieces(path, RECORD_CHARS, newline=""):
+            read = number
             if len(line) == RECORD_CHARS:
                 raise csv.Error(f"a line of more than {RECORD_CHARS:,} characters")
             yield line
@@ -93,8 +94,8 @@ def read_csv(path: Path, column: str) -> Iterator[str]:
         open_ = "unexpected end" in str(error)
         reason = "a double quote is opened and never closed" if open_ else str(error)
         raise CorpusUnreadable(
-            f"{path.name} is not valid CSV from line {begun} on ({reason}); mend that line, where a text with quotes, commas "
-            "or line breaks stands in double quotes and a quote within it is doubled."
+            f"{path.name} is not valid CSV from line {begun} on ({reason}); mend that line: a text with quotes, "
+            "commas or line breaks stands in double quotes, and a quote within it is doubled."
         ) from error
     if header is None:
         pick({}, column, path.name)

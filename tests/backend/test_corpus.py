@@ -162,7 +162,7 @@ def test_wide_encodings_are_refused(tmp_path: Path, encoding: str, text: str) ->
     (tmp_path / "a.jsonl").write_bytes("\n".join([f'{{"text": "{text}"}}'] * 9).encode(encoding))
     (tmp_path / "a.csv").write_bytes("\n".join(["text", *[f'"{text}"'] * 9]).encode(encoding))
     for name in ("a.txt", "a.jsonl", "a.csv"):
-        with pytest.raises(CorpusUnreadable, match="(?i)not UTF-8.* convert"):
+        with pytest.raises(CorpusUnreadable, match=r"(?i)not UTF-8.* convert"):
             list(open_corpus(tmp_path / name))
 
 
