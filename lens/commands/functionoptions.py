@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,23 @@ def grouping(parser: argparse.ArgumentParser) -> None:
 
 def output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write JSON to FILE (- for standard output) instead of a table")
+
+
+def layer_of_features(parser: argparse.ArgumentParser) -> None:
+    """``--layer``, for the autoencoder given by ``--features``; see :func:`check_layer`."""
+    parser.add_argument(
+        "--layer",
+        type=int,
+        metavar="L",
+        help="the layer of the residual stream that the autoencoder given by --features reads, where its files don't say it",
+    )
+    parser.set_defaults(misuse=parser.error)
+
+
+def check_layer(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """End the command where ``--layer`` doesn't go with the one basis given by ``--features``."""
+    if args.layer is not None and len(names) != 1:
+        args.misuse("--layer goes with one autoencoder, given by --features")
 
 
 def share(text: str) -> float:

@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lens.commands.corpora import named_corpus
-from lens.commands.functionoptions import function_ids, grouping, load_model, output, shown, usual_features
+from lens.commands.functionoptions import (
+    check_layer,
+    function_ids,
+    grouping,
+    layer_of_features,
+    load_model,
+    output,
+    shown,
+    usual_features,
+)
 from lens.commands.terminal import printable, progress, table, write_json
 from lens.errors import GraphMissing
 
@@ -60,7 +69,7 @@ def add(actions: argparse._SubParsersAction) -> None:
     )
     steer.add_argument("--controls", type=_number, default=20, metavar="N", help="controls of each kind (default: 20)")
     steer.add_argument("--seed", type=_number, default=0)
-    steer.set_defaults(run=_steer, misuse=steer.error)
+    steer.set_defaults(run=_steer)
 
 
 def _shared(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +77,7 @@ def _shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", help="a picture that goes before it")
     parser.add_argument("--model", default="demo", help="catalog name, folder or hub id (default: demo)")
     parser.add_argument("--features", metavar="NAME", help="basis of features (default: the model's middle one)")
+    layer_of_features(parser)
     parser.add_argument(
         "--corpus", help="count this for the function tokens (default: the corpus of the model's graph)"
     )
@@ -110,11 +120,12 @@ def _opened(args: argparse.Namespace, report: Report) -> tuple[LoadedModel, Enco
     from lens.backend.images import open_picture
     from lens.functiontokens.features import open_features
 
+    check_layer(args, [args.features] if args.features else [])
     picture = open_picture(args.image) if args.image else None
     loaded = load_model(args.model, report)
     encoded = encode(loaded, args.text, picture)
     names = usual_features(loaded)
-    features = open_features(loaded, args.features or names[len(names) // 2])
+    features = open_features(loaded, args.features or names[len(names) // 2], args.layer)
     return loaded, encoded, features, _function_ids(args, loaded, report)
 
 

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 
 from lens.commands import functionprompts
 from lens.commands.corpora import HELP, named_corpus
-from lens.commands.functionoptions import function_ids, grouping, load_model, output, share, shown, usual_features
+from lens.commands.functionoptions import (
+    check_layer,
+    function_ids,
+    grouping,
+    layer_of_features,
+    load_model,
+    output,
+    share,
+    shown,
+    usual_features,
+)
 from lens.commands.terminal import printable, progress, table, write_json
 from lens.errors import GraphMissing
 
@@ -59,6 +69,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="basis: an autoencoder's name, folder or hub id, or neurons-BLOCK; several when building (default: the "
         "model's autoencoders, else the neurons of three blocks)",
     )
+    layer_of_features(graph)
     graph.add_argument(
         "--min-firings", type=_count, default=1, metavar="N", help="firings that make an edge (default: 1)"
     )
@@ -135,6 +146,7 @@ def _stats_json(args: argparse.Namespace, counts: TokenCounts, function: np.ndar
 def _graph(args: argparse.Namespace) -> None:
     from lens.functiontokens.coverage import as_json, coverage
 
+    check_layer(args, (args.features or []) if args.corpus else [])
     with progress() as report:
         graph = _built(args, report) if args.corpus else _found(args, report)
     ids = function_ids(args, graph.counts)
@@ -155,7 +167,7 @@ def _built(args: argparse.Namespace, report: Report) -> FeatureGraph:
     corpus = _corpus(args, report)
     loaded = load_model(args.model, report, args.dtype)
     names = args.features or usual_features(loaded)
-    features = [open_features(loaded, name) for name in dict.fromkeys(names)]
+    features = [open_features(loaded, name, args.layer) for name in dict.fromkeys(names)]
     plain = re.sub(r"[^\w.-]+", "-", f"{loaded.name}-{corpus.name}").strip("-.")
     options = {"permutations": args.permutations or PERMUTATIONS, "resume": args.resume, "report": report}
     graphs = build_graph(loaded, corpus, features, args.out or home() / "graphs" / plain, **options)

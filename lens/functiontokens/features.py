@@ -77,7 +77,7 @@ def features_for(loaded: LoadedModel) -> tuple[FeaturesSpec, ...]:
 def open_features(loaded: LoadedModel, name_or_path: str, layer: int | None = None) -> Features:
     """Open a basis by its name, by the path of an autoencoder's folder or file, or from the hub (``owner/name/folder``).
 
-    ``layer`` says where an autoencoder belongs whose files and path don't.
+    ``layer`` says where an autoencoder of the residual stream belongs whose files and path don't.
 
     Raises:
         FeaturesUnreadable: nothing there, damaged, or a variant whose forward isn't known exactly.
@@ -85,10 +85,14 @@ def open_features(loaded: LoadedModel, name_or_path: str, layer: int | None = No
         LayerMissing: neurons of a block that this model doesn't have.
     """
     if match := re.fullmatch(r"neurons-(\d{1,9})", name_or_path):
+        if layer not in (None, int(match[1])):
+            raise FeaturesMismatch(
+                f"{name_or_path} are neurons of block {int(match[1])}, not {layer}; leave the layer out."
+            )
         return open_neurons(loaded, int(match[1]))
     known = {spec.name: spec.folder for spec in _autoencoders(loaded)}
     if (folder := known.get(name_or_path)) is not None:
-        return bind(loaded, read(folder), name_or_path)
+        return bind(loaded, read(folder, layer), name_or_path)
     path = Path(name_or_path)
     if not _exists(path):
         if not is_hub_address(name_or_path):
