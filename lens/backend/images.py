@@ -10,15 +10,14 @@ A picture keeps its file, not its pixels; those that were decoded last are share
 from __future__ import annotations
 
 import hashlib
-import io
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from lens.backend.cache import BoundedCache
+from lens.backend.pixels import load, to_rgb, turn_of
 from lens.errors import ImageTooLarge, ImageUnreadable
 
 MAX_PIXELS = 64_000_000
@@ -33,23 +32,9 @@ PIXEL = 4
 MAX_BYTES = 100_000_000
 """Bytes of a file at most."""
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""The decoders that are tried. Pillow knows some forty more, which nobody asked for and an attacker could reach."""
-
 KINDS = "PNG, JPEG, WebP, BMP, TIFF or GIF"
 
 _DECODED: BoundedCache[Image.Image] = BoundedCache(DECODED_BYTES, lambda image: PIXEL * image.width * image.height)
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation (EXIF 2.3, tag 0x0112) → the transposition that shows the picture upright."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +119,8 @@ def _too_many_bytes(shown: str, size: int) -> ImageTooLarge:
 
 def _decode(data: bytes, shown: str) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.size, shown)
-            image.load()
-            return _upright(_to_rgb(image), image)
+        picture, turn = _pixels(data, shown)
+        return picture if turn is None else picture.transpose(turn)
     except (ImageTooLarge, ImageUnreadable):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -157,6 +140,12 @@ def _decode(data: bytes, shown: str) -> Image.Image:
         ) from error
 
 
+def _pixels(data: bytes, shown: str) -> tuple[Image.Image, Image.Transpose | None]:
+    """What the file shows, and how it must be turned; what it was decoded to is given up before it is turned."""
+    image = load(data, lambda size: _check_size(size, shown))
+    return to_rgb(image), turn_of(image)
+
+
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
 
@@ -170,34 +159,3 @@ def _check_size(size: tuple[int, int], shown: str) -> None:
             f"{shown} is {width} x {height} pixels ({width * height / 1e6:.0f} megapixels), more than the "
             f"{MAX_PIXELS / 1e6:.0f} megapixels that are decoded here; scale it down."
         )
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255, which turns nearly every 16-bit picture white.
-        wide = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        return _stretched(np.asarray(image, dtype=np.float64)).convert("RGB")
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
-    return image.convert("RGB")
-
-
-def _stretched(values: np.ndarray) -> Image.Image:
-    """Grey from ``[h, w]`` values without a nominal range: the least finite one is black, the greatest white."""
-    finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / ((high - low) or 1.0)
-    return Image.fromarray(np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8))
-
-
-def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
-    try:
-        # Read after decoding: Pillow turns TIFFs itself while it loads them, and then drops the tag.
-        orientation = source.getexif().get(ExifTags.Base.Orientation)
-    except Exception:
-        return picture  # a damaged EXIF block says nothing about the pixels
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return picture if turn is None else picture.transpose(turn)

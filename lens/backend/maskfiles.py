@@ -19,12 +19,12 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from lens.backend.images import FORMATS, MAX_BYTES
+from lens.backend.images import MAX_BYTES
+from lens.backend.maskimages import split
+from lens.backend.pixels import load
 from lens.backend.regions import Size, polygon_mask
 from lens.errors import MaskUnusable
 
-IGNORED = 255
-"""The index of a palette image whose pixels count neither as inside nor as outside (Pascal VOC, ReasonSeg)."""
 MAX_CORNERS = 200_000
 KINDS = "a PNG with the object lighter than its surroundings, or COCO JSON with polygons or run lengths"
 
@@ -54,10 +54,10 @@ def mask_of(inside: Bool[np.ndarray, "h w"], ignored: Bool[np.ndarray, "h w"] | 
 def read_mask(source: bytes | Path, size: Size, name: str | None = None) -> Mask:
     """The mask in a file's bytes, or at a path, for a picture of ``size`` (width, height).
 
-    Images: a palette image's object is every index but 0, and index 255 is ignored; one with transparency is inside where
-    it is opaque; of any other the object is what is at least half as light as the lightest pixel. JSON: a segmentation of
-    COCO (polygons, run lengths, compressed or not), an annotation, a file of annotations (those of the picture called
-    ``name``, or of the only one, together), or ``shapes`` as in ReasonSeg's files, where the label "ignore" is ignored.
+    Images are read by what they show (:func:`~lens.backend.maskimages.split`): the first frame, turned as EXIF says. JSON:
+    a segmentation of COCO (polygons, run lengths, compressed or not), an annotation, a file of annotations (those of the
+    picture called ``name``, or of the only one, together), or ``shapes`` as in ReasonSeg's files, where the label "ignore"
+    is ignored.
     """
     data = source if isinstance(source, bytes) else _bytes(source)
     if len(data) > MAX_BYTES:
@@ -79,24 +79,19 @@ def _bytes(path: Path) -> bytes:
 
 def _from_image(data: bytes, size: Size) -> Mask:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.size, size)
-            image.load()
-            return mask_of(*_split(image))
+        inside, ignored = split(load(data, lambda found: _check_stored(found, size)))
     except MaskUnusable:
         raise
     except Exception as error:  # decoders of damaged bytes raise whatever comes up
         raise MaskUnusable(f"The mask is no image and no JSON that can be read; give {KINDS}.") from error
+    _check_size((inside.shape[1], inside.shape[0]), size)
+    return mask_of(inside, ignored)
 
 
-def _split(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    if image.mode == "P" and "transparency" not in image.info:
-        index = np.asarray(image)
-        return index != 0, index == IGNORED
-    if image.has_transparency_data:
-        return np.asarray(image.convert("RGBA"))[..., 3] >= 128, None
-    values = np.asarray(image if image.mode in ("L", "I", "F") or image.mode.startswith("I;16") else image.convert("L"))
-    return (values >= values.max() / 2) & (values > 0), None
+def _check_stored(found: Size, wanted: Size) -> None:
+    """Before decoding, when it isn't known yet whether the file is turned."""
+    if sorted(found) != sorted(wanted):
+        _check_size(found, wanted)
 
 
 def _check_size(found: Size, wanted: Size) -> None:

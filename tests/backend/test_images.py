@@ -18,6 +18,7 @@ from PIL import Image
 
 from lens.backend import images
 from lens.backend.images import open_picture
+from lens.backend.pixels import TURNS
 from lens.errors import ImageTooLarge, ImageUnreadable, LensError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255)
@@ -149,7 +150,7 @@ def test_animated_shows_the_first_frame(kind):
 def test_exif_rotation_is_applied_once(kind, orientation):
     # What a camera stores so that the viewer's turn gives `corners` again: the inverse transposition.
     inverse = {6: 8, 8: 6}.get(orientation, orientation)
-    stored = corners() if orientation == 1 else corners().transpose(images._TURNS[inverse])
+    stored = corners() if orientation == 1 else corners().transpose(TURNS[inverse])
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
