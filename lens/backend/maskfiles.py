@@ -19,13 +19,19 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from lens.backend.areas import Area
 from lens.backend.images import MAX_BYTES
+from lens.backend.labelme import add_shape
 from lens.backend.maskimages import split
 from lens.backend.pixels import load
-from lens.backend.regions import Size, polygon_mask
+from lens.backend.regions import Size
+from lens.backend.runlengths import decode_counts, encode_counts
 from lens.errors import MaskUnusable
 
-MAX_CORNERS = 200_000
+MAX_VALUES = 5_000_000
+"""Values in a mask's JSON at most: half a gigabyte once it is parsed, and more than COCO's 36,000 validation masks have."""
+_BEFORE_JSON = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+"""What may stand before a JSON document's first character: byte order marks, the zeros of UTF-16 and -32, white space."""
 KINDS = "a PNG with the object lighter than its surroundings, or COCO JSON with polygons or run lengths"
 
 
@@ -62,7 +68,7 @@ def read_mask(source: bytes | Path, size: Size, name: str | None = None) -> Mask
     data = source if isinstance(source, bytes) else _bytes(source)
     if len(data) > MAX_BYTES:
         raise MaskUnusable(f"The mask's file has {len(data) / 1e6:.0f} MB, more than is read here; give {KINDS}.")
-    if data.lstrip()[:1] in (b"{", b"["):
+    if data.lstrip(_BEFORE_JSON)[:1] in (b"{", b"["):
         return _from_json(data, size, name)
     return _from_image(data, size)
 
@@ -103,18 +109,23 @@ def _check_size(found: Size, wanted: Size) -> None:
 
 
 def _from_json(data: bytes, size: Size, name: str | None) -> Mask:
+    if (values := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
+        raise MaskUnusable(
+            f"The mask's JSON holds some {values:,} values, more than the {MAX_VALUES:,} that are read here; give one with "
+            "the picture's own annotations."
+        )
     try:
         content = json.loads(data)
         if isinstance(content, dict) and "shapes" in content:
-            return _from_shapes(content["shapes"], size)
-        inside = np.zeros((size[1], size[0]), dtype=bool)
+            return _from_shapes(content, size)
+        area = Area(size)
         for segmentation in _segmentations(content, size, name):
-            inside |= segment_mask(segmentation, size)
+            _add(area, segmentation)
     except MaskUnusable:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise MaskUnusable(f"The mask's JSON has no segmentation that can be read; give {KINDS}.") from error
-    return mask_of(inside)
+    return mask_of(area.mask())
 
 
 def _segmentations(content: Any, size: Size, name: str | None) -> Iterable[Any]:
@@ -130,74 +141,46 @@ def _segmentations(content: Any, size: Size, name: str | None) -> Iterable[Any]:
             f"The mask's JSON is about {len(pictures)} pictures, of which {len(fit)} are called {name!r}; give one with the "
             "picture's own annotations."
         )
-    _check_size((int(fit[0]["width"]), int(fit[0]["height"])), size)
+    _check_declared(fit[0].get("width"), fit[0].get("height"), size)
     return [each["segmentation"] for each in content["annotations"] if each["image_id"] == fit[0]["id"]]
+
+
+def _check_declared(width: Any, height: Any, size: Size) -> None:
+    """The picture's size as a file gives it, where it does."""
+    if width is not None and height is not None:
+        _check_size((int(width), int(height)), size)
 
 
 def segment_mask(segmentation: Any, size: Size) -> Bool[np.ndarray, "h w"]:
     """COCO's two forms: a list of polygons, each [x, y, x, y, ...] and together one object; or run lengths."""
+    area = Area(size)
+    _add(area, segmentation)
+    return area.mask()
+
+
+def _add(area: Area, segmentation: Any) -> None:
     if isinstance(segmentation, dict):
         height, width = segmentation["size"]
-        _check_size((int(width), int(height)), size)
+        _check_size((int(width), int(height)), area.size)
         counts = segmentation["counts"]
-        return runs_mask(decode_counts(counts) if isinstance(counts, str) else counts, size)
-    if sum(map(len, segmentation)) > 2 * MAX_CORNERS:
-        raise MaskUnusable(f"The mask's polygons have more than {MAX_CORNERS:,} corners; give {KINDS}.")
-    inside = np.zeros((size[1], size[0]), dtype=bool)
+        lengths = decode_counts(counts) if isinstance(counts, str) else np.array(counts)
+        if lengths.ndim != 1 or lengths.dtype != np.int64:
+            raise ValueError("run lengths that are no whole numbers")
+        area.add_lengths(lengths)
+        return
     for polygon in segmentation:
-        inside |= _polygon(np.asarray(polygon, dtype=float).reshape(-1, 2), size)
-    return inside
+        area.add_polygon(np.array(polygon, dtype=float).reshape(-1, 2))
 
 
-def _polygon(corners: np.ndarray, size: Size) -> Bool[np.ndarray, "h w"]:
-    if len(corners) < 3 or not np.isfinite(corners).all():
-        raise MaskUnusable("The mask has a polygon without three finite corners; mend it or leave it out.")
-    return polygon_mask(corners, size)
-
-
-def runs_mask(counts: Iterable[int], size: Size) -> Bool[np.ndarray, "h w"]:
-    """COCO's run lengths: down the columns from the left, outside and inside by turns, outside first."""
-    lengths = np.asarray(list(counts), dtype=np.int64)
-    pixels = size[0] * size[1]
-    if (lengths < 0).any() or int(lengths.sum()) != pixels:
-        raise MaskUnusable(
-            f"The mask's run lengths come to {int(lengths.sum()):,} pixels, but the picture has {pixels:,}; save it again."
-        )
-    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape((size[1], size[0]), order="F")
-
-
-def decode_counts(text: str) -> list[int]:
-    """COCO's compressed run lengths: five bits a character from 48, the sixth says that more follow, the last one's fifth
-    is the sign; from the fourth number on, differences to the last but one (``rleFrString`` of cocoapi's maskApi.c)."""
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f"{character!r} is no part of compressed run lengths")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("compressed run lengths end within a number")
-    return counts
-
-
-def _from_shapes(shapes: Any, size: Size) -> Mask:
-    inside, ignored = (np.zeros((size[1], size[0]), dtype=bool) for _ in range(2))
-    if sum(len(shape["points"]) for shape in shapes) > MAX_CORNERS:
-        raise MaskUnusable(f"The mask's outlines have more than {MAX_CORNERS:,} corners; give {KINDS}.")
-    for shape in shapes:
+def _from_shapes(content: Any, size: Size) -> Mask:
+    """labelme's form, in which ReasonSeg's files are too."""
+    _check_declared(content.get("imageWidth"), content.get("imageHeight"), size)
+    inside, ignored = Area(size), Area(size)
+    for shape in content["shapes"]:
         label = str(shape.get("label", "")).lower()
         if "flag" not in label:  # ReasonSeg's mark of a picture to leave out has no extent
-            target = ignored if "ignore" in label else inside
-            target |= _polygon(np.asarray(shape["points"], dtype=float).reshape(-1, 2), size)
-    return mask_of(inside, ignored)
+            add_shape(ignored if "ignore" in label else inside, shape)
+    return mask_of(inside.mask(), ignored.mask())
 
 
 def mask_png(inside: Bool[np.ndarray, "h w"]) -> bytes:
@@ -233,17 +216,3 @@ def mask_coco(inside: Bool[np.ndarray, "h w"], name: str, category: str) -> dict
             }
         ],
     }  # fmt: skip
-
-
-def encode_counts(counts: list[int]) -> str:
-    """The inverse of :func:`decode_counts` (``rleToString`` of cocoapi's maskApi.c)."""
-    text = []
-    for place, count in enumerate(counts):
-        value = count - counts[place - 2] if place > 2 else count
-        more = True
-        while more:
-            bits = value & 31
-            value >>= 5
-            more = value != (-1 if bits & 16 else 0)
-            text.append(chr(bits + (32 if more else 0) + 48))
-    return "".join(text)

@@ -14,6 +14,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+from lens.backend.areas import filled, polygon_runs
+
 Boxes = Float[np.ndarray, "rows cols 4"]
 Cell = tuple[int, int]
 """(row, col) of a grid."""
@@ -65,21 +67,8 @@ def box_mask(box: Sequence[float], size: Size) -> Bool[np.ndarray, "h w"]:
 
 def polygon_mask(corners: Float[np.ndarray, "n 2"], size: Size) -> Bool[np.ndarray, "h w"]:
     """The pixels inside one polygon of (x, y) corners, which is closed by itself; where it crosses itself, by the even-odd
-    rule.
-
-    Every edge toggles, in each row whose centre line it crosses, the pixels whose centres lie to the right of it.
-    """
-    width, height = size
-    toggles = np.zeros((height, width + 1), dtype=np.int64)
-    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        if y0 == y1:
-            continue
-        low, high = sorted((y0, y1))
-        first, last = (int(np.clip(np.ceil(y - 0.5), 0, height)) for y in (low, high))
-        rows = np.arange(first, last)
-        crossing = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
-        np.add.at(toggles, (rows, np.clip(np.ceil(crossing - 0.5), 0, width).astype(int)), 1)
-    return np.cumsum(toggles, axis=1)[:, :width] % 2 == 1
+    rule."""
+    return filled([polygon_runs([corners], size)], size[0] * size[1]).reshape(size[1], size[0])
 
 
 def stroke_mask(places: Float[np.ndarray, "n 2"], radius: float, size: Size) -> Bool[np.ndarray, "h w"]:
