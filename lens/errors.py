@@ -51,6 +51,14 @@ class ModelUnreadable(LensError):
     """The model's files are there but can't be loaded."""
 
 
+class ModelFailed(LensError):
+    """The model's own code raised: its files don't fit one another, or not this input."""
+
+
+class MemoryExhausted(LensError):
+    """A model found too little memory for what it was asked."""
+
+
 class CatalogInvalid(LensError):
     """A row of a user's catalog file is wrong; names the file and the key."""
 

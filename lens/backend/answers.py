@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lens.backend.encoding import Encoded
 from lens.backend.loading import LoadedModel
+from lens.backend.running import forward
 
 GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 """Overrules what a checkpoint's generation configuration sets: Qwen2's, say, has a repetition penalty of 1.1."""
@@ -38,8 +39,8 @@ def generate(loaded: LoadedModel, encoded: Encoded, max_new_tokens: int = 24) ->
     room = min(max_new_tokens, loaded.anatomy.context - len(encoded.token_map))
     if room < 1:
         return Answer((), "", False)
-    with loaded.lock, torch.inference_mode():
-        output = loaded.model.generate(**encoded.inputs, **GREEDY, max_new_tokens=room, pad_token_id=_pad_id(loaded))
+    options = {**GREEDY, "max_new_tokens": room, "pad_token_id": _pad_id(loaded)}
+    output = forward(loaded, loaded.model.generate, **encoded.inputs, **options)
     ids = output[0, len(encoded.token_map) :].tolist()
     ends = _end_ids(loaded)
     finished = bool(ids) and ids[-1] in ends
@@ -67,8 +68,7 @@ def score(loaded: LoadedModel, encoded: Encoded, answer: Answer | tuple[int, ...
     tail = torch.tensor([ids], dtype=torch.long, device=inputs["input_ids"].device)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], tail], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    with loaded.lock, torch.inference_mode():
-        logits = loaded.model(**inputs, use_cache=False, logits_to_keep=len(ids) + 1).logits
+    logits = forward(loaded, loaded.model, **inputs, use_cache=False, logits_to_keep=len(ids) + 1).logits
     logprobs = logits[0].float().log_softmax(-1)
     total = logprobs[:-1].gather(1, tail[0, :, None]).sum()
     return Score(float(total), logprobs[0].cpu())

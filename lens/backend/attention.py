@@ -20,6 +20,7 @@ from torch import Tensor
 from lens.backend.encoding import Encoded
 from lens.backend.hooks import Hook, attached
 from lens.backend.loading import LoadedModel
+from lens.backend.running import forward
 from lens.errors import CapabilityMissing
 
 
@@ -45,8 +46,8 @@ def attention_received(loaded: LoadedModel, encoded: Encoded) -> Float[np.ndarra
         received.append(weights[0][:, asking][:, :, visual].float().mean((0, 1)).cpu())
 
     hooks = [Hook(module, "after", reduce) for module in loaded.anatomy.attentions]
-    with eager(loaded), torch.inference_mode(), attached(hooks):
-        loaded.model(**encoded.inputs, use_cache=False, logits_to_keep=1)
+    with eager(loaded), attached(hooks):
+        forward(loaded, loaded.model, **encoded.inputs, use_cache=False, logits_to_keep=1)
     return torch.stack(received).numpy()
 
 
@@ -70,8 +71,8 @@ def attention_rollout(loaded: LoadedModel, encoded: Encoded, position: int) -> F
         rows.append(flow[position, visual])
 
     hooks = [Hook(module, "after", follow) for module in loaded.anatomy.attentions]
-    with eager(loaded), torch.inference_mode(), attached(hooks):
-        loaded.model(**encoded.inputs, use_cache=False, logits_to_keep=1)
+    with eager(loaded), attached(hooks):
+        forward(loaded, loaded.model, **encoded.inputs, use_cache=False, logits_to_keep=1)
     return torch.stack(rows).numpy()
 
 

@@ -28,8 +28,9 @@ from lens.backend.encoding import DEFAULT_PROMPT, Encoded, PatchGrid, encode
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.backend.placing import placing
+from lens.backend.running import forward
 from lens.backend.tracing import hidden_sites, trace
-from lens.errors import LensError
+from lens.errors import LensError, MemoryExhausted, ModelFailed
 from lens.progress import Report as Progress
 from lens.progress import silent
 
@@ -74,15 +75,26 @@ def check(loaded: LoadedModel, picture: Picture | None = None, report: Progress 
     checks = [_places(loaded)]
     try:
         encoded = encode(loaded, DEFAULT_PROMPT, shown)
+    except MemoryExhausted:
+        raise
     except LensError as error:
         checks.append(Check("visual positions", False, str(error), "pictures"))
     else:
-        report(0, 1, "Checking the model against itself: layers")
-        checks += _against_the_model(loaded, encoded)
-        if shown is not None:
-            report(0.2, 1, "Checking the model against itself: visual positions")
-            checks += [_visual_positions(loaded, encoded, shown), _patches(loaded, encoded, shown, report)]
+        try:
+            checks += _run(loaded, encoded, shown, report)
+        except ModelFailed as error:
+            checks.append(Check("layers", False, str(error), "every view of layers"))
     return Report(loaded.name, anatomy.family.name, loaded.model.config.model_type, tuple(checks))
+
+
+def _run(loaded: LoadedModel, encoded: Encoded, shown: Picture | None, report: Progress) -> list[Check]:
+    """The checks that need forwards."""
+    report(0, 1, "Checking the model against itself: layers")
+    checks = _against_the_model(loaded, encoded)
+    if shown is not None:
+        report(0.2, 1, "Checking the model against itself: visual positions")
+        checks += [_visual_positions(loaded, encoded, shown), _patches(loaded, encoded, shown, report)]
+    return checks
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> Picture:
@@ -114,11 +126,10 @@ def _places(loaded: LoadedModel) -> Check:
 def _against_the_model(loaded: LoadedModel, encoded: Encoded) -> list[Check]:
     depth = loaded.anatomy.depth
     held = trace(loaded, encoded, (*hidden_sites(depth), f"block.{depth}"))
-    with loaded.lock, torch.inference_mode():
-        output = loaded.model(**encoded.inputs, use_cache=False, output_hidden_states=True)
-        own = getattr(output, "hidden_states", None)
-        final = loaded.anatomy.final_norm(held.site(f"block.{depth}").to(loaded.device))
-        words = loaded.anatomy.unembedding(final)
+    output: Any = forward(loaded, loaded.model, **encoded.inputs, use_cache=False, output_hidden_states=True)
+    own = getattr(output, "hidden_states", None)
+    final = forward(loaded, loaded.anatomy.final_norm, held.site(f"block.{depth}").to(loaded.device))
+    words = forward(loaded, loaded.anatomy.unembedding, final)
     return [
         _layers(own, [held.hidden(layer) for layer in range(depth + 1)]),
         _logits(words.cpu(), output.logits[0].cpu()),

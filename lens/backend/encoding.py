@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from lens.backend.geometry import trim
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
+from lens.backend.running import brief, quoting
 from lens.backend.views import RULES, Processed
 from lens.errors import CapabilityMissing, PatchOutsideGrid, PromptUnusable
 
@@ -149,6 +150,7 @@ def encode(loaded: LoadedModel, prompt: str, picture: Picture | None = None) -> 
     Raises:
         PromptUnusable: an empty prompt, one that holds the image placeholder, or one of too many tokens.
         CapabilityMissing: a picture for a text-only model, or one that the model's processor refuses.
+        ModelFailed, MemoryExhausted: the processor broke, see :mod:`lens.backend.running`.
     """
     _check_prompt(loaded, prompt)
     if picture is None:
@@ -221,21 +223,22 @@ def _with_picture(loaded: LoadedModel, prompt: str, picture: Picture) -> tuple[A
     text = _templated(processor, turn, plain)
     image, origin = trim(picture.image, processor.image_processor)
     bos = processor.tokenizer.bos_token
-    try:
-        inputs = processor(
-            images=image,
-            text=text,
-            return_tensors="pt",
-            # A template that writes the BOS itself gets no second one, as in ``processor.apply_chat_template``.
-            text_kwargs={"add_special_tokens": not (bos and text.startswith(bos))},
-            # Named explicitly: for a picture three pixels high the processor would take the height for the channels.
-            images_kwargs={"input_data_format": "channels_last"},
-        )
-    except ValueError as error:
-        raise CapabilityMissing(
-            f"The processor of {loaded.name!r} refuses this picture of {image.width} x {image.height} pixels "
-            f"({' '.join(str(error).split())[:200]}); choose another picture."
-        ) from error
+    with quoting(f"The processor of {loaded.name!r}"):
+        try:
+            inputs = processor(
+                images=image,
+                text=text,
+                return_tensors="pt",
+                # A template that writes the BOS itself gets no second one, as in ``processor.apply_chat_template``.
+                text_kwargs={"add_special_tokens": not (bos and text.startswith(bos))},
+                # Named explicitly: for a picture three pixels high the processor would take the height for the channels.
+                images_kwargs={"input_data_format": "channels_last"},
+            )
+        except ValueError as error:
+            raise CapabilityMissing(
+                f"The processor of {loaded.name!r} refuses this picture of {image.width} x {image.height} pixels "
+                f"({brief(error)}); choose another picture."
+            ) from error
     positions = np.flatnonzero(inputs["input_ids"][0].numpy() == loaded.anatomy.image_token_id)
     seen = Processed(
         processor=processor.image_processor,

@@ -26,7 +26,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -35,6 +34,7 @@ from lens.backend.encoding import Encoded, TokenMap
 from lens.backend.hooks import Hook, attached, block_input, first_tensor
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
+from lens.backend.running import forward
 from lens.errors import SiteMissing
 
 
@@ -86,8 +86,8 @@ class _Capture:
     order: float
 
 
-class _Enough(Exception):
-    """Raised inside a forward once every site has been captured."""
+class _Enough(BaseException):
+    """Raised inside a forward once every site has been captured; no error, so that nothing on its way takes it for one."""
 
 
 def hidden_sites(depth: int) -> tuple[str, ...]:
@@ -102,6 +102,7 @@ def trace(loaded: LoadedModel, encoded: Encoded, sites: Iterable[str]) -> Trace:
         LayerMissing: a layer or block that the model doesn't have.
         CapabilityMissing: a vision site of a text-only model.
         SiteMissing: an unknown site name, or a vision site of an input without a picture.
+        ModelFailed, MemoryExhausted: see :mod:`lens.backend.running`, as for everything that runs the model.
     """
     captures = [_locate(loaded.anatomy, site) for site in dict.fromkeys(sites)]
     started = time.perf_counter()
@@ -157,9 +158,9 @@ def _run(loaded: LoadedModel, captures: list[_Capture], model: Any, inputs: dict
         return Hook(capture.module, "after", lambda _m, _args, _kwargs, output: keep(first_tensor(output)))
 
     hooks = [observer(capture) for capture in sorted(captures, key=lambda c: c.order)]
-    with loaded.lock, torch.inference_mode(), attached(hooks):
+    with loaded.lock, attached(hooks):
         try:
-            model(**inputs)
+            forward(loaded, model, **inputs)
         except _Enough:
             pass
     missed = [capture.site for capture in captures if capture.site not in found]

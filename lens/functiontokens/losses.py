@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lens.backend.batches import pad
 from lens.backend.loading import LoadedModel
+from lens.backend.running import forward
 from lens.backend.tracing import text_states
 from lens.backend.words import Reader, Tokens
 from lens.errors import CorpusUnreadable
@@ -134,7 +135,8 @@ def prediction_losses(
     with loaded.lock, torch.inference_mode():
         for start in range(0, len(ids) - 1, UNEMBEDDED):
             stop = min(start + UNEMBEDDED, len(ids) - 1)
-            logits = loaded.anatomy.unembedding(final[start:stop].to(loaded.device, loaded.dtype)).float()
+            rows = final[start:stop].to(loaded.device, loaded.dtype)
+            logits = forward(loaded, loaded.anatomy.unembedding, rows).float()
             logprobs = logits.log_softmax(-1)
             picked = logprobs.gather(1, targets[start + 1 : stop + 1, None])[:, 0]
             losses[start + 1 : stop + 1] = -picked.double().cpu().numpy()

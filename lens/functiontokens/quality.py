@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy, normalize
 from lens.backend.batches import pad
 from lens.backend.interventions import edit
 from lens.backend.loading import LoadedModel
+from lens.backend.running import forward
 from lens.errors import CorpusUnreadable
 from lens.functiontokens.basis import FIRST
 from lens.functiontokens.sae import Autoencoder
@@ -173,10 +174,11 @@ def loss(
         positions = range(FIRST, ids.shape[1])
         context = nullcontext() if change is None else changed(loaded, layer, positions, change)
         with loaded.lock, torch.inference_mode(), context:
-            states = loaded.anatomy.text_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+            states = forward(loaded, loaded.anatomy.text_model, **inputs).last_hidden_state
             told = (mask[:, 1:] == 1).clone()
             told[:, :FIRST] = False
-            logits = loaded.anatomy.unembedding(states[:, :-1][told]).float()
+            logits = forward(loaded, loaded.anatomy.unembedding, states[:, :-1][told]).float()
             total += float(cross_entropy(logits, ids[:, 1:][told], reduction="sum"))
             count += int(told.sum())
     if not count:

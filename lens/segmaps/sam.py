@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lens.backend.images import Picture
 from lens.backend.regions import Size
+from lens.backend.running import quoting
 from lens.errors import CapabilityMissing, SegmenterMissing
 from lens.home import home
 from lens.segmaps.points import Point
@@ -102,19 +103,25 @@ def open_sam(folder: Path) -> Sam:
 def look(sam: Sam, picture: Picture) -> Seen:
     """Run SAM's image encoder, the costly half of a mask; :class:`CapabilityMissing` for a picture too thin for it."""
     size, device = (picture.width, picture.height), sam.model.device
+
+    def embedded(pixels: Tensor) -> Any:
+        with quoting(f"The segmenter {sam.name!r}"):
+            return sam.model.get_image_embeddings(pixels)
+
     with torch.inference_mode():
         if sam.processor is None:
             pixels, side = _sam2_pixels(sam, picture)
-            return Seen(sam, size, (side, side), sam.model.get_image_embeddings(pixels.to(device)))
+            return Seen(sam, size, (side, side), embedded(pixels.to(device)))
         side = int(sam.model.config.vision_config.image_size)
         if min(size) * side / max(size) < 0.5:
             raise CapabilityMissing(
                 f"The picture is {size[0]} x {size[1]} pixels, of which nothing is left on one side when SAM shrinks it to "
                 f"{side}; choose one that is less long."
             )
-        inputs = sam.processor(images=picture.image, return_tensors="pt")
+        with quoting(f"The processor of {sam.name!r}"):
+            inputs = sam.processor(images=picture.image, return_tensors="pt")
         height, width = inputs["reshaped_input_sizes"][0].tolist()
-        return Seen(sam, size, (width, height), sam.model.get_image_embeddings(inputs["pixel_values"].to(device)))
+        return Seen(sam, size, (width, height), embedded(inputs["pixel_values"].to(device)))
 
 
 def _sam2_pixels(sam: Sam, picture: Picture) -> tuple[Tensor, int]:
@@ -136,15 +143,14 @@ def sam_masks(seen: Seen, points: Sequence[Point], several: bool = True) -> SamM
         )
     across, down = (inner / outer for inner, outer in zip(seen.inner, seen.size, strict=True))
     device = seen.sam.model.device
+    places = torch.tensor([[[[point.x * across, point.y * down] for point in points]]], dtype=torch.float32)
+    prompt = {
+        "input_points": places.to(device),
+        "input_labels": torch.tensor([[[point.label for point in points]]], device=device),
+    }
     with torch.inference_mode():
-        output = seen.sam.model(
-            image_embeddings=seen.embeddings,
-            input_points=torch.tensor(
-                [[[[point.x * across, point.y * down] for point in points]]], dtype=torch.float32, device=device
-            ),
-            input_labels=torch.tensor([[[point.label for point in points]]], device=device),
-            multimask_output=several,
-        )
+        with quoting(f"The segmenter {seen.sam.name!r}"):
+            output = seen.sam.model(image_embeddings=seen.embeddings, **prompt, multimask_output=several)
         masks = _pixels(seen, output.pred_masks.cpu())
     estimates = output.iou_scores[0, 0].float().cpu().numpy()
     order = np.argsort(-estimates, kind="stable")

@@ -25,6 +25,7 @@ from lens.backend.cache import BoundedCache
 from lens.backend.encoding import visual_grid
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
+from lens.backend.running import quoting
 from lens.backend.tracing import Trace
 from lens.errors import CapabilityMissing, SegmenterMissing
 from lens.segmaps.asking import seg_token
@@ -95,14 +96,15 @@ class SamHead:
         state = trace.hidden(self.depth)[row].float()
         prompt = parts.projection(state.to(self.device))[None, None, None]  # picture, mask, token, channel
         coordinates, labels = self._points(trace, state, picture, model.config.vision_config.image_size)
-        sparse, dense = model.prompt_encoder(coordinates, labels, None, None)
-        logits, _ = model.mask_decoder(
-            image_embeddings=seen.embeddings,
-            image_positional_embeddings=model.get_image_wide_positional_embeddings(),
-            sparse_prompt_embeddings=prompt if sparse is None else torch.cat([sparse, prompt], dim=2),
-            dense_prompt_embeddings=dense,
-            multimask_output=False,
-        )
+        with quoting(f"The mask head in {self.folder.name!r}"):
+            sparse, dense = model.prompt_encoder(coordinates, labels, None, None)
+            logits, _ = model.mask_decoder(
+                image_embeddings=seen.embeddings,
+                image_positional_embeddings=model.get_image_wide_positional_embeddings(),
+                sparse_prompt_embeddings=prompt if sparse is None else torch.cat([sparse, prompt], dim=2),
+                dense_prompt_embeddings=dense,
+                multimask_output=False,
+            )
         size, inner = seen.size[::-1], seen.inner[::-1]
         return processor.post_process_masks(logits.cpu(), [size], [inner], binarize=False)[0][0].numpy()
 

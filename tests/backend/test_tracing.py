@@ -14,7 +14,7 @@ from lens.backend.encoding import encode
 from lens.backend.hooks import Hook, attached
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import hidden_sites, text_states, trace
-from lens.errors import CapabilityMissing, LayerMissing, SiteMissing
+from lens.errors import CapabilityMissing, LayerMissing, MemoryExhausted, SiteMissing
 
 
 def hook_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -179,7 +179,7 @@ def test_no_hook_stays_when_the_forward_raises(case):
 
     handle = case.loaded.anatomy.blocks[1].register_forward_pre_hook(burst)
     try:
-        with no_hook_stays(case.loaded), pytest.raises(RuntimeError, match="out of memory"):
+        with no_hook_stays(case.loaded), pytest.raises(MemoryExhausted, match="out of memory"):
             trace(case.loaded, case.encoded, hidden_sites(case.depth))
     finally:
         handle.remove()
