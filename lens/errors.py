@@ -169,3 +169,7 @@ class LabelsUnusable(LensError):
 
 class DeviceUnusable(LensError):
     """A device to compute on that torch doesn't know, wasn't built for, or can't reach."""
+
+
+class FolderForbidden(LensError):
+    """A visitor named a folder that the owner of the machine has not opened to visitors."""

@@ -35,6 +35,7 @@ from lens.errors import CapabilityMissing, LensError
 from lens.gallery import gallery
 from lens.progress import Report, part
 from ui import state
+from ui.folders import ask_folder
 from ui.state import Reader
 from ui.work import offered
 
@@ -92,7 +93,7 @@ def _find_anchors(reader: Reader) -> Anchors | None:
         "looked for in this model yet. Give a folder of at least 200 varied images, or run "
         f"`python -m lens embedlens anchors {reader.spec.name} IMAGES_FOLDER` and reload."
     )
-    folder = st.text_input("Folder of images on the computer that runs TokenLens", key="anchor-folder").strip()
+    folder = ask_folder("Folder of images on the computer that runs TokenLens", "anchor-folder")
     if not folder:
         return None
 

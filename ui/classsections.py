@@ -18,6 +18,7 @@ from ui import classcards, classcontrols, classes, classviews, export, state
 from ui.classcontrols import View
 from ui.clicks import take_click
 from ui.export import Exhibit
+from ui.folders import ask_folder
 from ui.work import offered, runs
 
 TESTS = {
@@ -181,10 +182,9 @@ def _prune_many(view: View) -> list[Exhibit]:
     first, second = st.columns([2, 5], gap="medium", vertical_alignment="bottom")
     kinds = [name for name in CLASSES if name == "alive" or anchors.of(name)]
     kind = first.selectbox("Tokens of class (at layer 0)", kinds, key="many-class")
-    folder = second.text_input(
-        "Folder of images on the computer that runs TokenLens (empty: the gallery)", key="many-folder"
+    folder = ask_folder(
+        "Folder of images on the computer that runs TokenLens (empty: the gallery)", "many-folder", second
     )
-    folder = folder.strip()
     found = offered(
         "many", (classes.key(reader, anchors), rule.top, rule.min_cosine, kind, folder), "Prune in each picture",
         classes.many_work(reader, anchors, rule, kind, folder),

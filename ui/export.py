@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from html import escape
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -89,7 +90,7 @@ def draw(exhibits: Iterable[Exhibit]) -> None:
 
 
 def _downloads(exhibit: Exhibit) -> None:
-    st.markdown(f"**{exhibit.title}**")
+    st.html(f"<strong>{escape(exhibit.title)}</strong>")
     makers: dict[str, tuple[str, Callable[[], str]]] = {
         "HTML": (
             "text/html",

@@ -16,6 +16,7 @@ from lens.progress import Report
 from ui import cards, export, readings
 from ui.classes import pictures
 from ui.export import Exhibit
+from ui.folders import ask_folder
 from ui.readings import View
 from ui.work import offered
 
@@ -34,7 +35,7 @@ def text_layers(view: View) -> list[Exhibit]:
     )
     folder = ""
     if kind == "folder":
-        folder = st.text_input("Folder of images on the computer that runs TokenLens", key="aligned-folder").strip()
+        folder = ask_folder("Folder of images on the computer that runs TokenLens", "aligned-folder")
         if not folder:
             return []
     index, content = view.index, (readings.content(view.reader, view.index), kind, folder)

@@ -24,7 +24,6 @@ from ui import export, mapstate, mapviews, state
 from ui.classcards import table
 from ui.export import Exhibit
 from ui.maps import Shown
-from ui.mapscores import FILES
 from ui.work import offered
 
 OTHER, ABSENT = "grass", "submarine"
@@ -155,7 +154,7 @@ def _all_objects(shown: Shown) -> Mask | None:
             "A method that finds objects and doesn't listen outlines them all, whichever is asked for. Give the mask of all "
             "objects together, such as the picture's COCO annotations, to see how far that gets."
         )
-        file = st.file_uploader("Mask of all objects", type=FILES, key="all-objects")
+        file = st.file_uploader("Mask of all objects", key="all-objects")
         if file is None:
             return None
         try:

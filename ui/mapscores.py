@@ -9,7 +9,7 @@ import streamlit as st
 
 from lens.backend.maskfiles import Mask, mask_png, read_mask
 from lens.backend.tracing import Trace
-from lens.errors import LensError
+from lens.errors import LensError, MaskUnusable
 from lens.figures.segmaps import ScoreLine, score_curves, threshold_curves
 from lens.segmaps.baselines import centre_prior, oracle
 from lens.segmaps.maps import SimilarityMap, fine_boxes, scaled, smooth
@@ -32,9 +32,10 @@ from ui.maps import Shown
 from ui.mapstate import OwnMask
 from ui.state import Reader
 
-FILES = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif", "json"]
 OVER_PICTURES = {"giou": "gIoU", "ciou": "cIoU"}
 NOTHING = float("nan")
+MASK_BYTES = 64 << 20
+"""Memory for the masks that one session keeps, packed: thousands of drawn ones."""
 
 
 def scores(shown: Shown) -> list[Exhibit]:
@@ -73,7 +74,7 @@ def choose_mask(reader: Reader) -> None:
     st.markdown("**Your mask**")
     maskeditor.edit_mask("mask-editor", picture, _drawing(reader), lambda value: _take_drawing(reader, value))
     st.file_uploader(
-        f"Or a file of {picture.width} x {picture.height} pixels: an image, or COCO JSON", type=FILES, key="mask-file",
+        f"Or a file of {picture.width} x {picture.height} pixels: an image, or COCO JSON", key="mask-file",
         on_change=_take_file, args=(reader,),
     )  # fmt: skip
     if error := st.session_state.pop("mask-error", None):
@@ -88,11 +89,20 @@ def choose_mask(reader: Reader) -> None:
 
 def _drawing(reader: Reader) -> maskeditor.Drawing:
     held = st.session_state.get("drawings", {}).get(reader.picture.digest)
-    return held or maskeditor.blank((reader.picture.width, reader.picture.height))
+    return held.drawing if held else maskeditor.blank((reader.picture.width, reader.picture.height))
 
 
 def _keep(reader: Reader, drawing: maskeditor.Drawing) -> None:
-    st.session_state.setdefault("drawings", {})[reader.picture.digest] = drawing
+    """For this picture from now on; :class:`MaskUnusable` where the session has no room for one more."""
+    drawings = st.session_state.setdefault("drawings", {})
+    kept = maskeditor.KeptDrawing.of(drawing)
+    others = sum(one.nbytes for digest, one in drawings.items() if digest != reader.picture.digest)
+    if kept.nbytes + others > MASK_BYTES:
+        raise MaskUnusable(
+            f"The masks of {len(drawings)} pictures take {others / 1e6:.0f} MB already, and this one "
+            f"{kept.nbytes / 1e6:.0f} MB, of {MASK_BYTES / 1e6:.0f} that a session has room for; save one, and clear it."
+        )
+    drawings[reader.picture.digest] = kept
     mapstate.keep_mask(reader, drawing.mask)
 
 
@@ -111,10 +121,9 @@ def _take_file(reader: Reader) -> None:
     size = (reader.picture.width, reader.picture.height)
     try:
         mask = read_mask(file.getvalue(), size, reader.picture.name)
+        _keep(reader, maskeditor.blank(size, mask, _drawing(reader).version + 1))
     except LensError as error:
         st.session_state["mask-error"] = error
-        return
-    _keep(reader, maskeditor.blank(size, mask, _drawing(reader).version + 1))
 
 
 def _table(shown: Shown, mask: Mask, target: Target, results: LayerScores, moved: MovedScores) -> str:

@@ -11,10 +11,10 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-import numpy as np
 import streamlit as st
 
 from lens.backend.maskfiles import Mask
+from lens.backend.packedmasks import PackedMask, pack
 from lens.segmaps.asking import Asked
 from ui import state
 from ui.state import Reader
@@ -117,8 +117,12 @@ def follow_prompt() -> None:
 class OwnMask:
     """The reader's mask of a picture; ``key`` names it by its content."""
 
-    mask: Mask
+    packed: PackedMask
     key: str
+
+    @property
+    def mask(self) -> Mask:
+        return self.packed.mask
 
 
 def mask(reader: Reader) -> OwnMask | None:
@@ -131,5 +135,5 @@ def keep_mask(reader: Reader, wanted: Mask | None) -> None:
     masks = st.session_state.setdefault("masks", {})
     masks.pop(reader.picture.digest, None)
     if wanted is not None:
-        pixels = np.packbits([wanted.inside, wanted.ignored]).tobytes()
-        masks[reader.picture.digest] = OwnMask(wanted, hashlib.sha256(pixels).hexdigest())
+        packed = pack(wanted)
+        masks[reader.picture.digest] = OwnMask(packed, hashlib.sha256(packed.inside + packed.ignored).hexdigest())

@@ -23,6 +23,7 @@ from streamlit.components.v2 import component
 
 from lens.backend.images import Picture
 from lens.backend.maskfiles import Mask, mask_of
+from lens.backend.packedmasks import PackedMask, pack
 from lens.backend.regions import Size, polygon_mask, stroke_mask
 from lens.errors import MaskUnusable
 
@@ -79,6 +80,32 @@ class Drawing:
             return mask_of(self.inside, self.base.ignored if self.base else None)
         except MaskUnusable:
             return None
+
+
+@dataclass(frozen=True)
+class KeptDrawing:
+    """A drawing as a session keeps it, beside those of other pictures: its pixels packed."""
+
+    version: int
+    shapes: tuple[Shape, ...]
+    base: PackedMask | None
+    inside: PackedMask
+
+    @classmethod
+    def of(cls, drawing: Drawing) -> KeptDrawing:
+        inside = Mask(drawing.inside, np.zeros_like(drawing.inside))
+        return cls(drawing.version, drawing.shapes, pack(drawing.base) if drawing.base else None, pack(inside))
+
+    @property
+    def drawing(self) -> Drawing:
+        """The drawing itself."""
+        return Drawing(self.version, self.shapes, self.base.mask if self.base else None, self.inside.mask.inside)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the pixels, and of the numbers of the shapes."""
+        numbers = sum(len(shape.at) for shape in self.shapes)
+        return self.inside.nbytes + (self.base.nbytes if self.base else 0) + 32 * numbers
 
 
 def blank(size: Size, base: Mask | None = None, version: int = 0) -> Drawing:

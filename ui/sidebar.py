@@ -10,7 +10,7 @@ import streamlit as st
 
 from lens.backend.catalog import ModelSpec, catalog
 from lens.backend.encoding import DEFAULT_PROMPT, Encoded, encode, in_view
-from lens.backend.images import open_picture
+from lens.backend.images import KINDS, open_picture
 from lens.backend.selfcheck import PATCHES
 from lens.backend.store import STORE
 from lens.backend.tracing import hidden_sites
@@ -23,7 +23,6 @@ from ui.state import Reader
 THUMBNAIL = 96
 VIEWS = {False: "Whole", True: "Tiles"}
 """The first view is the coarse one of the whole picture."""
-KINDS = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"]
 
 
 def draw(model: str | None = None, prompt: Callable[[ModelSpec], str] = lambda _: DEFAULT_PROMPT) -> ModelSpec:
@@ -104,25 +103,32 @@ def _choose_picture() -> None:
                 key=f"pick-{photo.key}",
                 help=photo.credit,
                 type="primary" if photo.key == current else "secondary",
-                on_click=state.choose_gallery,
+                on_click=_take_photo,
                 args=(photo.key,),
             )
-    st.file_uploader("Or your own", type=KINDS, key="upload", on_change=_take_upload)
-    if sentence := st.session_state.get("upload_error"):
+    # Of any ending, or none: what a file is, its content says.
+    file = st.file_uploader("Or your own", key="upload", on_change=_take_upload, help=f"{KINDS}, whatever its name.")
+    about, sentence = st.session_state.get("upload_error", (None, ""))
+    if file is not None and file.file_id == about:
         with st.container(key="upload-error"):
             st.error("This file can't be used.", icon=":material/broken_image:")
             st.text(sentence)
 
 
+def _take_photo(key: str) -> None:
+    st.session_state.pop("upload_error", None)
+    state.choose_gallery(key)
+
+
 def _take_upload() -> None:
-    st.session_state["upload_error"] = None
+    st.session_state.pop("upload_error", None)
     file = st.session_state["upload"]
     if file is None:
         return
     try:
         state.keep_upload(file.getvalue(), file.name)
     except LensError as error:
-        st.session_state["upload_error"] = str(error)
+        st.session_state["upload_error"] = (file.file_id, str(error))
 
 
 def _choose_prompt(usual: str) -> None:

@@ -34,9 +34,15 @@ class PictureFolder:
             ImagesMissing: no such folder, or no file in it with an image's name.
         """
         path = Path(folder)
-        if not path.is_dir():
-            raise ImagesMissing(f"There is no folder {path.name!r}; give one that holds {KINDS} files.")
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        try:
+            if not path.is_dir():
+                raise ImagesMissing(f"There is no folder {path.name[:80]!r}; give one that holds {KINDS} files.")
+            files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        except OSError as error:
+            reason = error.strerror or error
+            raise ImagesMissing(
+                f"The folder {path.name[:80]!r} can't be read ({reason}); give one that holds {KINDS} files."
+            ) from error
         if not files:
             raise ImagesMissing(f"The folder {path.name!r} holds no images; give one that holds {KINDS} files.")
         if limit is not None and limit < len(files):

@@ -245,8 +245,8 @@ def _given(folder: Path, layer: int | None, stated: tuple[int, str] | None) -> t
     if layer is None and stated is None:
         raise FeaturesUnreadable(
             f"The autoencoder in {folder.name[:60]!r} doesn't say which layer it reads (its hook is '', and no folder is "
-            "named as on the hub, such as layers.12 or gemma-scope-2b-pt-res/layer_20); name the layer (--layer) if it is of "
-            "the residual stream, or keep the names of the hub."
+            "named as on the hub, such as layers.12 or gemma-scope-2b-pt-res/layer_20); name the layer (--layer) if it is "
+            "of the residual stream, or keep the names of the hub."
         )
     if layer is None or stated == (layer, residual(layer)):
         assert stated is not None

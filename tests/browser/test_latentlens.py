@@ -147,6 +147,24 @@ def test_a_broken_upload_is_one_sentence_and_the_page_works(
     click_patch(page, 1, 1)
 
 
+@pytest.mark.parametrize("name", ["photo.jfif", "photo.jpe", "photo", "photo.txt"])
+def test_what_a_file_is_its_content_says(page: Page, app_url: str, name: str) -> None:
+    opened(page, app_url)
+    upload(page, name, jpeg(), "application/octet-stream")
+    page.wait_for_function("() => (new URL(location).searchParams.get('image') || '').startsWith('upload-')")
+    settled(page)
+    expect(page.locator(".st-key-upload-error")).to_have_count(0)
+
+
+def test_a_message_about_a_file_goes_with_it(page: Page, app_url: str) -> None:
+    opened(page, app_url)
+    upload(page, "text.png", b"this is no picture at all")
+    expect(page.locator(".st-key-upload-error")).to_contain_text("This file can't be used.")
+    page.locator(".st-key-pick-coffee button").first.click()
+    settled(page)
+    expect(page.locator(".st-key-upload-error")).to_have_count(0)
+
+
 def test_foreign_text_is_text(page: Page, app_url: str) -> None:
     page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
     opened(page, app_url)

@@ -50,6 +50,8 @@ def test_a_limit_spreads_over_the_folder(tmp_path: Path):
 def test_folders_without_images_are_refused(tmp_path: Path):
     with pytest.raises(ImagesMissing, match="holds no images"):
         PictureFolder(tmp_path)
+    with pytest.raises(ImagesMissing, match="can't be read"):
+        PictureFolder(tmp_path / ("x" * 5000))
     with pytest.raises(ImagesMissing, match="no folder 'none'"):
         PictureFolder(tmp_path / "none")
 

@@ -12,6 +12,7 @@ from lens.backend import catalog
 from lens.backend.encoding import encode
 from lens.backend.images import open_picture
 from lens.backend.maskfiles import mask_of
+from lens.backend.packedmasks import pack
 from lens.backend.store import STORE
 from lens.gallery import gallery
 from tests.pages.conftest import SAYS_SEG, Halves, Open, figure, says, texts, title, values
@@ -228,7 +229,7 @@ def test_a_mask_of_the_readers_turns_the_curve_into_scores(opened: Open):
     inside[: picture.height // 2, : picture.width // 2] = True
     from ui.mapstate import OwnMask
 
-    page.session_state["masks"] = {picture.digest: OwnMask(mask_of(inside), "quarter")}
+    page.session_state["masks"] = {picture.digest: OwnMask(pack(mask_of(inside)), "quarter")}
     page.run()
     curve = figure(page, "curve")["data"]
     assert [trace["name"] for trace in curve] == ["“ds” of “birds” at p"] * 3 and len(curve[0]["y"]) == 5

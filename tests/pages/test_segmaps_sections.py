@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from lens.backend import catalog
 from lens.backend.images import Picture, open_picture
 from lens.backend.maskfiles import Mask, mask_of, mask_png
+from lens.backend.packedmasks import pack
 from lens.backend.store import STORE
 from lens.gallery import gallery
 from lens.segmaps.asking import ask, seg_query
@@ -41,7 +42,7 @@ def quarter(picture: Picture) -> Mask:
 
 def give(page: AppTest, *pictures: Picture) -> None:
     """Let the session hold a mask of some pictures."""
-    page.session_state["masks"] = {one.digest: OwnMask(quarter(one), one.digest[:6]) for one in pictures}
+    page.session_state["masks"] = {one.digest: OwnMask(pack(quarter(one)), one.digest[:6]) for one in pictures}
 
 
 def html(page: AppTest) -> str:

@@ -10,7 +10,7 @@ import pytest
 from lens.backend.maskfiles import Mask, mask_of
 from lens.backend.regions import box_mask, polygon_mask, stroke_mask
 from lens.errors import MaskUnusable
-from ui.maskeditor import LEAST, MOST_SHAPES, Drawing, blank, follow, read_shapes, redrawn, script
+from ui.maskeditor import LEAST, MOST_SHAPES, Drawing, KeptDrawing, blank, follow, read_shapes, redrawn, script
 
 SIZE = (40, 30)
 BRUSH: dict[str, Any] = {"tool": "brush", "erase": False, "radius": 4.0, "at": [5, 5, 30, 20]}
@@ -93,3 +93,21 @@ def test_both_sides_know_the_same_tools():
     for name in ("mask.js", "points.js"):
         code = script(name).replace("http://www.w3.org/2000/svg", "")  # a name, not an address
         assert not any(word in code for word in ("http", "fetch(", "import ", "innerHTML", "eval("))
+
+
+def test_a_drawing_is_kept_in_little_room_and_comes_back_whole():
+    size = (3000, 2000)
+    base = mask_of(np.indices(size[::-1]).sum(0) > 4000, np.indices(size[::-1])[0] < 5)
+    drawing = redrawn(blank(size, base), {"version": 3, "shapes": [BRUSH, SQUARE]})
+    kept = KeptDrawing.of(drawing)
+    assert kept.nbytes < drawing.inside.nbytes / 50
+    back = kept.drawing
+    assert (back.version, back.shapes) == (drawing.version, drawing.shapes)
+    assert (back.inside == drawing.inside).all() and back.base is not None
+    assert (back.base.inside == base.inside).all() and (back.base.ignored == base.ignored).all()
+
+
+def test_an_odd_number_of_pixels_and_nothing_inside_are_kept_too():
+    drawing = blank((7, 3))
+    assert KeptDrawing.of(drawing).drawing.inside.shape == (3, 7)
+    assert not KeptDrawing.of(drawing).drawing.inside.any() and KeptDrawing.of(drawing).drawing.base is None

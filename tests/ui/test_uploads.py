@@ -95,3 +95,34 @@ def test_budgets_count_what_they_hold():
     grown, counted = map(int, done.stdout.split())
     assert 50 << 20 < counted < 120 << 20
     assert grown < counted + (80 << 20)
+
+
+def masks() -> None:
+    """Keeps a mask of noise of each of three pictures, in a session that has room for two."""
+    from types import SimpleNamespace
+
+    import numpy as np
+    import streamlit as st
+
+    from lens.backend.maskfiles import mask_of
+    from lens.errors import MaskUnusable
+    from ui import mapscores, mapstate, maskeditor
+
+    mapscores.MASK_BYTES = 50_000
+    for name in "abc":
+        noise = np.random.default_rng(0).random((300, 300)) > 0.5
+        reader = SimpleNamespace(picture=SimpleNamespace(digest=name, width=300, height=300))
+        try:
+            mapscores._keep(reader, maskeditor.blank((300, 300), mask_of(noise)))
+        except MaskUnusable as error:
+            st.text(str(error))
+        else:
+            st.text(f"{name} {bool((mapstate.mask(reader).mask.inside == noise).all())}")
+
+
+def test_a_session_keeps_masks_up_to_a_bound_and_loses_none():
+    page = AppTest.from_function(masks, default_timeout=WAIT).run()
+    assert not page.exception
+    first, second, third = (text.value for text in page.text)
+    assert (first, second) == ("a True", "b True")
+    assert third.startswith("The masks of 2 pictures take") and third.endswith("save one, and clear it.")
