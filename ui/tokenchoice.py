@@ -12,7 +12,7 @@ from lens.backend.loading import LoadedModel
 from lens.errors import LensError
 from lens.functiontokens import manifest as form
 from lens.functiontokens.counts import CUT
-from lens.functiontokens.features import FeaturesSpec, features_for
+from lens.functiontokens.features import FeaturesSpec, features_for, left_out
 from lens.functiontokens.graph import FeatureGraph, graphs_for
 from lens.functiontokens.nulls import MIN_FIRINGS
 from ui import state, tokens, tokenstate
@@ -83,6 +83,8 @@ def _folder(folders: dict[str, Path]) -> Path | None:
 def _basis(loaded: LoadedModel, folder: Path | None) -> FeaturesSpec:
     """The features in view: those with a graph first, then other autoencoders, then neurons."""
     known = {spec.name: spec for spec in features_for(loaded)}
+    for sentence in left_out(loaded):
+        st.text(sentence)
     joined = [name for name in _bases(folder) if name in known]
     others = [name for name, spec in known.items() if name not in joined]
     names = [*joined, *others]

@@ -336,5 +336,5 @@ def quality(spec: FeaturesSpec) -> dict[str, Any] | None:
     """The figures of an autoencoder's card; ``None`` where it has none."""
     try:
         return json.loads((spec.folder / "quality.json").read_text(encoding="utf-8")) if spec.folder else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

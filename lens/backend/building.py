@@ -96,7 +96,7 @@ def _done(
 def _begun(kind: Kind, folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / WORK / BEGUN).read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, RecursionError, TypeError) as error:
         raise kind.unfinished(
             f"{BEGUN} of the build in {folder.name} is damaged, so that it can't be resumed; build in another folder."
         ) from error

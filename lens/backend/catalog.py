@@ -71,6 +71,8 @@ def on_disk(spec: ModelSpec) -> bool:
     """Whether the model can be loaded without a network."""
     if spec.folder is not None:
         return (spec.folder / "config.json").is_file()
+    if not _is_hub_id(spec.source):
+        return False
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(spec.source, "config.json", revision=spec.revision), str)
@@ -112,7 +114,7 @@ def _is_hub_id(name: str) -> bool:
 def _read(path: Path, shipped: bool) -> dict[str, ModelSpec]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CatalogInvalid(f"The catalog {path} is not valid TOML: {error}; mend or remove the file.") from error
     return {name: _row(path, name, row, shipped) for name, row in table.items()}
 

@@ -141,7 +141,7 @@ def fitting_folders(kind: Kind, loaded: LoadedModel) -> dict[str, Path]:
             content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if (content["language_fingerprint"], content["tokenizer_hash"]) == wanted:
                 fitting[name] = folder
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return fitting
 

@@ -134,5 +134,5 @@ def _read(path: Path, loaded: LoadedModel) -> Report | None:
         held = json.loads(path.read_text(encoding="utf-8"))
         checks = tuple(Check(**one) for one in held["checks"])
         return Report(loaded.name, held["family"], held["model_type"], checks) if checks else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -76,8 +77,10 @@ def function_ids(args: argparse.Namespace, counts: TokenCounts) -> np.ndarray:
 
 def usual_features(loaded: LoadedModel) -> list[str]:
     """The model's autoencoders; without any, the neurons at 1/6, 1/2 and 5/6 of its depth."""
-    from lens.functiontokens.features import features_for
+    from lens.functiontokens.features import features_for, left_out
 
+    for sentence in left_out(loaded):
+        print(printable(sentence), file=sys.stderr)
     autoencoders = [spec.name for spec in features_for(loaded) if spec.kind == "sae"]
     depth = loaded.anatomy.depth
     return autoencoders or [f"neurons-{block}" for block in sorted({max(1, round(depth * n / 6)) for n in (1, 3, 5)})]

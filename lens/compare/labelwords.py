@@ -104,7 +104,7 @@ def read_synonyms(path: Path) -> dict[str, tuple[str, ...]]:
         if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
             raise ValueError("it is no object of lists of words")
         return {label: tuple(words) for label, words in content.items()}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LabelsUnusable(
             f'{path.name} holds no synonyms ({str(error)[:80]}); give JSON of the form {{"dog": ["puppy", "hound"]}}.'
         ) from error

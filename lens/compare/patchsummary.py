@@ -262,7 +262,7 @@ def read_bench(path: Path | str) -> PatchBench:
         rows = tuple(Rate(**dict(zip(columns, row, strict=True))) for row in table.pop("rates")["rows"])
         tuples = {key: tuple(table[key]) for key in ("layers", "grid")}
         return PatchBench(**{**table, **tuples, "rates": rows, "answers": tuple(map(tuple, table["answers"]))})
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BenchUnreadable(
             f"{path.name} holds no result of the patch-compression benchmark ({str(error)[:120]}); write one with "
             "`python -m lens embedlens patch-bench MODEL --json FILE`."

@@ -169,7 +169,7 @@ def _mismatch(anchors: Anchors, loaded: LoadedModel) -> str | None:
 def _parsed(path: Path) -> Anchors:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         found = "is not there" if isinstance(error, FileNotFoundError) else "can't be read as JSON"
         raise AnchorsUnreadable(
             f"The anchors file {path.name} {found}; write one with `python -m lens embedlens anchors MODEL IMAGES_FOLDER`."

@@ -83,7 +83,7 @@ def measured(folder: Path, autoencoder: Autoencoder) -> dict[str, Quality]:
         names = [field.name for field in fields(Quality)]
         rows = [Quality(**{name: row[name] for name in names}) for row in held["qualities"]]
         return {row.digest: row for row in rows} if held["weights"] == autoencoder.digest() else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return {}
 
 

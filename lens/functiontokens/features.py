@@ -6,7 +6,6 @@ MLP neurons of every block. :func:`open_features` opens one of these, or an auto
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 from lens.backend.loading import LoadedModel
 from lens.errors import FeaturesMismatch, FeaturesUnreadable
 from lens.functiontokens.basis import Features, Kind
-from lens.functiontokens.formats import Stored, read
+from lens.functiontokens.formats import CONFIG, Stored, read, read_config
 from lens.functiontokens.hub import fetch, is_hub_address
 from lens.functiontokens.neurons import open_neurons
 from lens.functiontokens.sae import Autoencoder
@@ -26,7 +25,7 @@ from lens.home import home
 
 SHIPPED = Path(__file__).with_name("shipped")
 
-__all__ = ["Features", "FeaturesSpec", "SaeFeatures", "bind", "features_for", "open_features"]
+__all__ = ["Features", "FeaturesSpec", "SaeFeatures", "bind", "features_for", "left_out", "open_features"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,9 @@ def open_features(loaded: LoadedModel, name_or_path: str, layer: int | None = No
             )
         return open_neurons(loaded, int(match[1]))
     known = {spec.name: spec.folder for spec in _autoencoders(loaded)}
+    damaged = _own(loaded).get(name_or_path)
+    if isinstance(damaged, FeaturesUnreadable):
+        raise damaged
     if (folder := known.get(name_or_path)) is not None:
         return bind(loaded, read(folder, layer), name_or_path)
     path = Path(name_or_path)
@@ -144,20 +146,48 @@ def _fires(autoencoder: Autoencoder) -> str:
     }[autoencoder.rule]
 
 
+def left_out(loaded: LoadedModel) -> tuple[str, ...]:
+    """One sentence for each of the user's own folders that can't be offered because it is damaged."""
+    return tuple(str(found) for found in _own(loaded).values() if isinstance(found, FeaturesUnreadable))
+
+
 def _autoencoders(loaded: LoadedModel) -> list[FeaturesSpec]:
     """Specs of the folders, the user's own and shipped ones, that are bound to this language model."""
+    shipped = (_described(file, loaded) for file in sorted(SHIPPED.glob(f"*/{CONFIG}")))
     found: dict[str, FeaturesSpec] = {}
-    for file in [*sorted((home() / "features").glob("*/cfg.json")), *sorted(SHIPPED.glob("*/cfg.json"))]:
-        try:
-            cfg = json.loads(file.read_text(encoding="utf-8"))
-            about = cfg["metadata"]
-            if about["language_fingerprint"] == loaded.language_fingerprint:
-                name, size = file.parent.name, int(cfg["d_sae"])
-                spec = FeaturesSpec(name, "sae", about["layer"], size, about["title"], about["note"], file.parent)
-                found.setdefault(name, spec)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a folder of somebody else's
+    for spec in (*_own(loaded).values(), *shipped):
+        if isinstance(spec, FeaturesSpec):
+            found.setdefault(spec.name, spec)
     return sorted(found.values(), key=lambda spec: (spec.layer, spec.name))
+
+
+def _own(loaded: LoadedModel) -> dict[str, FeaturesSpec | FeaturesUnreadable | None]:
+    """The user's own folders by name, see :func:`_described`."""
+    files = sorted((home() / "features").glob(f"*/{CONFIG}"))
+    return {file.parent.name: _described(file, loaded) for file in files}
+
+
+def _described(file: Path, loaded: LoadedModel) -> FeaturesSpec | FeaturesUnreadable | None:
+    """What the configuration of a folder says of its autoencoder; ``None`` for one that isn't bound to this model, or by
+    nobody, and the error for a damaged one."""
+    try:
+        cfg = read_config(file.parent)
+    except FeaturesUnreadable as error:
+        return error
+    about = cfg.get("metadata")
+    if not isinstance(about, dict) or about.get("language_fingerprint") != loaded.language_fingerprint:
+        return None
+    kinds = {"layer": (about, int), "title": (about, str), "note": (about, str), "d_sae": (cfg, int)}
+    wrong = [name for name, (held, kind) in kinds.items() if type(held.get(name)) is not kind]
+    if wrong or not 0 <= about["layer"] <= loaded.anatomy.depth or cfg["d_sae"] < 1:
+        what = " and ".join(wrong) or "layer or d_sae"
+        return FeaturesUnreadable(
+            f"The autoencoder in {file.parent.name[:60]!r} is left out, since its {CONFIG} has no usable {what}; mend or "
+            "remove it."
+        )
+    return FeaturesSpec(
+        file.parent.name, "sae", about["layer"], cfg["d_sae"], about["title"], about["note"], file.parent
+    )
 
 
 def _neurons(loaded: LoadedModel, block: int) -> FeaturesSpec:

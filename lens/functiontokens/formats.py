@@ -112,7 +112,7 @@ def write(folder: Path, autoencoder: Autoencoder, layer: int, metadata: Mapping[
 
 
 def _saelens(folder: Path, layer: int | None) -> Stored:
-    cfg = _config(folder)
+    cfg = read_config(folder)
     about = {**_dict(cfg.get("meta")), **_dict(cfg.get("metadata"))}
     for part in (cfg, about):
         unknown = fields.changing(part, fields.SAELENS_HARMLESS | fields.SAELENS_COMPUTED, fields.SAELENS_ONLY)
@@ -180,7 +180,7 @@ def _transformer_lens_place(folder: Path, about: Mapping[str, Any]) -> tuple[int
 
 
 def _sparsify(folder: Path, layer: int | None) -> Stored:
-    cfg = _config(folder)
+    cfg = read_config(folder)
     if cfg.get("transcode") or cfg.get("skip_connection"):
         _refuse(folder, "is a transcoder, which predicts one place from another")
     unknown = fields.changing(cfg, fields.SPARSIFY_HARMLESS | fields.SPARSIFY_COMPUTED, fields.SPARSIFY_ONLY)
@@ -285,7 +285,8 @@ def _assemble(folder: Path, tensors: Mapping[str, Tensor], rule: Rule, k: Any, c
     )
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What stands in ``cfg.json``, an object; :class:`FeaturesUnreadable` if it can't be read as one."""
     try:
         cfg = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -104,7 +104,7 @@ def tensors_of(shard: Path) -> Iterator[tuple[str, Tensor]]:
 def _json(path: Path, what: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConversionFailed(
             f"{path} can't be read as {what} ({short(error)}); give the folder that a checkpoint was fetched to."
         ) from error

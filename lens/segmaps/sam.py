@@ -169,6 +169,6 @@ def _pixels(seen: Seen, logits: Float[Tensor, "1 1 n rows cols"]) -> Bool[np.nda
 def _model_type(config: Path) -> str:
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
     return str(content.get("model_type", "")) if isinstance(content, dict) else ""

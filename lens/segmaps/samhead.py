@@ -130,7 +130,7 @@ def open_sam_head(loaded: LoadedModel) -> SamHead:
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         points = PointRule(**settings["points"]) if settings["points"] else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise CapabilityMissing(
             f"The mask head of {loaded.name!r} can't be read ({' '.join(str(error).split())[:160]}); convert the checkpoint "
             "again."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from lens.backend.catalog import ModelSpec, catalog, find, on_disk, prepare, ready
 from lens.backend.loading import load
+from lens.cli import main
 from lens.errors import CatalogInvalid, LensError, ModelMissing
 
 
@@ -170,6 +172,26 @@ def test_on_disk(tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
     assert on_disk(spec)
     assert not on_disk(ModelSpec(name="o/x", source="nobody-at-all/no-such-model"))
+
+
+@pytest.mark.parametrize("source", ["a/b/c", "", "/", "owner/a b", "..", "a\tb", "x" * 5000, "o/" + "x" * 5000, "--x"])
+def test_a_row_of_a_source_that_can_be_nothing_leaves_the_others_as_they_are(
+    source: str, home: Path, capsys: pytest.CaptureFixture[str]
+):
+    write(home, f"[mine]\nsource = {json.dumps(source)}\n")
+    assert not on_disk(catalog()["mine"]) and not ready(catalog()["mine"])
+    assert main(["models"]) == 0
+    shown = capsys.readouterr().out
+    assert "demo" in shown and "mine" in shown
+    with pytest.raises(ModelMissing):
+        load(find("mine"))
+    assert find("demo").name == "demo"
+
+
+def test_a_file_nested_without_end_is_refused(home: Path):
+    write(home, "a = " + "[" * 100_000)
+    with pytest.raises(CatalogInvalid, match=r"catalog\.toml"):
+        catalog()
 
 
 def test_a_row_with_a_setup_is_a_folder_before_it_exists(tmp_path: Path):

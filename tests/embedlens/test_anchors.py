@@ -127,7 +127,7 @@ def test_a_damaged_anchor_is_refused(planted: Planted, anchors: Anchors, tmp_pat
         read_anchors(path, planted.loaded)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[1, 2]", b"\xff\xfe", b"null"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1, 2]", b"\xff\xfe", b"null", b"[" * 100_000])
 def test_what_is_no_json_is_refused(planted: Planted, tmp_path: Path, content: bytes | None):
     path = tmp_path / "a.json"
     if content is not None:

@@ -15,7 +15,7 @@ from lens.backend.loading import LoadedModel
 from lens.backend.tracing import text_sites, text_states, trace
 from lens.errors import FeaturesMismatch, FeaturesUnreadable, LayerMissing
 from lens.functiontokens import basis, hub
-from lens.functiontokens.features import SHIPPED, bind, features_for, open_features
+from lens.functiontokens.features import SHIPPED, bind, features_for, left_out, open_features
 from lens.functiontokens.formats import Stored, read, write
 from lens.functiontokens.neurons import ACTIVE, open_neurons
 from lens.functiontokens.sae import Autoencoder
@@ -279,3 +279,58 @@ def test_a_shipped_autoencoder_reads_and_has_its_card(folder: Path):
 
 def test_what_is_shipped_is_small():
     assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) < 60_000_000
+
+
+# Folders of the user's own
+
+
+def own_folder(home: Path, name: str, loaded: LoadedModel, **about: object) -> Path:
+    folder = home / "features" / name
+    given = {"layer": 2, "title": name, "note": "A note.", "language_fingerprint": loaded.language_fingerprint}
+    write(folder, autoencoder(), 2, given | about, torch.float32)
+    return folder
+
+
+DEEP = '{"a":' * 100_000
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        ({"layer": "15"}, "layer"),
+        ({"layer": True}, "layer"),
+        ({"layer": 99}, "layer"),
+        ({"layer": 2.0}, "layer"),
+        ({"layer": float("inf")}, "layer"),
+        ({"title": ["a"]}, "title"),
+        ({"note": None}, "note"),
+        (DEEP, "can't be read"),
+        ("[]", "no object"),
+        ('{"d_sae": Infinity', "can't be read"),
+    ],
+)
+def test_a_damaged_folder_is_named_and_left_out(
+    spoil: dict | str, named: str, llama: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path))
+    own_folder(tmp_path, "good", llama)
+    bad = own_folder(tmp_path, "bad", llama, **(spoil if isinstance(spoil, dict) else {}))
+    if isinstance(spoil, str):
+        (bad / "cfg.json").write_text(spoil)
+    (tmp_path / "features" / "of-another").mkdir()
+    (tmp_path / "features" / "of-another" / "cfg.json").write_text('{"d_in": 7}')
+    assert [spec.name for spec in features_for(llama)] == ["good", "neurons-1", "neurons-2", "neurons-3", "neurons-4"]
+    sentences = left_out(llama)
+    assert len(sentences) == 1 and "'bad'" in sentences[0] and named in sentences[0]
+    assert open_features(llama, "good").layer == 2
+    assert open_features(llama, "neurons-1").layer == 1
+    with pytest.raises(FeaturesUnreadable, match="bad"):
+        open_features(llama, "bad")
+
+
+def test_infinitely_many_latents_are_left_out(llama: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOKENLENS_HOME", str(tmp_path))
+    file = own_folder(tmp_path, "bad", llama) / "cfg.json"
+    file.write_text(file.read_text().replace('"d_sae": 50', '"d_sae": Infinity'))
+    assert [spec.kind for spec in features_for(llama)] == ["neurons"] * 4
+    assert "d_sae" in left_out(llama)[0]
