@@ -55,6 +55,10 @@ class ModelFailed(LensError):
     """The model's own code raised: its files don't fit one another, or not this input."""
 
 
+class TemplateUnusable(LensError):
+    """A model's chat template raises, runs on, or leaves out what it is given."""
+
+
 class MemoryExhausted(LensError):
     """A model found too little memory for what it was asked."""
 

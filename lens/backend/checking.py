@@ -78,7 +78,8 @@ def check(loaded: LoadedModel, picture: Picture | None = None, report: Progress 
     except MemoryExhausted:
         raise
     except LensError as error:
-        checks.append(Check("visual positions", False, str(error), "pictures"))
+        name, off = ("visual positions", "pictures") if shown else ("layers", "every view of layers")
+        checks.append(Check(name, False, str(error), off))
     else:
         try:
             checks += _run(loaded, encoded, shown, report)

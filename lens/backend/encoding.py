@@ -7,6 +7,7 @@ before the prompt.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -19,8 +20,9 @@ from lens.backend.geometry import trim
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.backend.running import brief, quoting
+from lens.backend.templating import placeholder, plain, templated
 from lens.backend.views import RULES, Processed
-from lens.errors import CapabilityMissing, PatchOutsideGrid, PromptUnusable
+from lens.errors import CapabilityMissing, ModelFailed, PatchOutsideGrid, PromptUnusable
 
 DEFAULT_PROMPT = "Describe the image."
 """What the model is asked where nobody typed anything else, in the app and on the command line."""
@@ -28,6 +30,11 @@ DEFAULT_PROMPT = "Describe the image."
 MAX_PROMPT_TOKENS = 1024
 """Longest prompt that is read. A trace keeps every layer of every position: 1,024 positions are 73 MB for the offline
 model and 540 MB for a 7B model in bfloat16."""
+
+
+MAX_PROMPT_CHARS = 1 << 15
+"""Longest prompt that is looked at: 32 characters for each of :data:`MAX_PROMPT_TOKENS`, where plain text has four or five,
+and tokenized in some hundredths of a second."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +155,16 @@ def encode(loaded: LoadedModel, prompt: str, picture: Picture | None = None) -> 
     """Prepare one picture and one prompt for ``loaded``.
 
     Raises:
-        PromptUnusable: an empty prompt, one that holds the image placeholder, or one of too many tokens.
+        PromptUnusable: an empty prompt, one that holds the image placeholder, or one that is too long.
+        TemplateUnusable: see :mod:`lens.backend.templating`.
         CapabilityMissing: a picture for a text-only model, or one that the model's processor refuses.
-        ModelFailed, MemoryExhausted: the processor broke, see :mod:`lens.backend.running`.
+        ModelFailed, MemoryExhausted: the processor broke, see :mod:`lens.backend.running`, or lost the prompt or picture.
     """
-    _check_prompt(loaded, prompt)
+    typed = _check_prompt(loaded, prompt)
     if picture is None:
-        text = _templated(loaded.tokenizer, [{"role": "user", "content": prompt}], prompt)
-        inputs = loaded.tokenizer(text, return_tensors="pt", add_special_tokens=text == prompt)
+        text = templated(loaded, prompt, seeing=False)
+        with quoting(f"The tokenizer of {loaded.name!r}"):
+            inputs = loaded.tokenizer(text or prompt, return_tensors="pt", add_special_tokens=text is None)
         grids: tuple[PatchGrid, ...] = ()
     else:
         inputs, grids = _with_picture(loaded, prompt, picture)
@@ -166,6 +175,7 @@ def encode(loaded: LoadedModel, prompt: str, picture: Picture | None = None) -> 
     }
     tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
     token_map = _token_map(loaded, tensors["input_ids"][0].tolist(), grids, picture)
+    _check_whole(loaded, token_map, typed)
     if len(token_map) > loaded.anatomy.context:
         raise PromptUnusable(
             f"Prompt, picture and chat template come to {len(token_map):,} tokens, but this model's context has "
@@ -183,33 +193,61 @@ def _key(loaded: LoadedModel, prompt: str, picture: Picture | None, tensors: dic
     return digest.hexdigest()
 
 
-def _check_prompt(loaded: LoadedModel, prompt: str) -> None:
+def _check_prompt(loaded: LoadedModel, prompt: str) -> str:
+    """Refuse what can't be asked; the prompt as the tokenizer gives it back (:func:`_read`)."""
+    if len(prompt) > MAX_PROMPT_CHARS:
+        raise PromptUnusable(
+            f"The prompt has {len(prompt):,} characters, but at most {MAX_PROMPT_CHARS:,} are read; shorten it."
+        )
     if not prompt.strip():
         raise PromptUnusable(
             f"The prompt is empty; type what the model is to be asked, for example {DEFAULT_PROMPT!r}."
         )
-    for placeholder in _placeholders(loaded):
-        if placeholder in prompt:
+    for reserved in _placeholders(loaded):
+        if reserved in prompt:
             raise PromptUnusable(
-                f"The prompt contains the placeholder {placeholder}, which TokenLens puts in by itself; remove it."
+                f"The prompt contains the placeholder {reserved}, which TokenLens puts in by itself; remove it."
             )
     try:
         prompt.encode()
     except UnicodeEncodeError as error:  # how Python passes on bytes of a command line that are not UTF-8
         raise PromptUnusable("The prompt holds bytes that are no UTF-8 text; type it again.") from error
     limit = min(MAX_PROMPT_TOKENS, loaded.anatomy.context)
-    count = len(loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    if count > limit:
-        raise PromptUnusable(f"The prompt has {count:,} tokens, but at most {limit:,} are read; shorten it.")
+    with quoting(f"The tokenizer of {loaded.name!r}"):
+        ids = loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    if len(ids) > limit:
+        raise PromptUnusable(f"The prompt has {len(ids):,} tokens, but at most {limit:,} are read; shorten it.")
+    if not ids:
+        raise PromptUnusable(f"The tokenizer of {loaded.name!r} reads nothing in this prompt; type some words.")
+    return _read(loaded, ids)
+
+
+def _read(loaded: LoadedModel, ids: Sequence[int]) -> str:
+    """Tokens as text without blanks: what a tokenizer makes of a text depends, but for blanks, on the text alone. So a
+    text stands in a sequence if what the tokenizer gives back of it does, whatever it folds, composes or doesn't know."""
+    return "".join(loaded.tokenizer.decode(ids, clean_up_tokenization_spaces=False).split())
+
+
+def _check_whole(loaded: LoadedModel, token_map: TokenMap, typed: str) -> None:
+    """Refuse a sequence that what was typed, or the picture, was lost from on its way through the processor."""
+    told = [token for token, kind in zip(token_map.ids, token_map.kinds, strict=True) if kind != "image"]
+    lost = "the prompt" if typed not in _read(loaded, told) else ""
+    if token_map.image_size and not len(token_map.visual_positions):
+        lost = "the picture"
+    if lost:
+        raise ModelFailed(
+            f"What the processor of {loaded.name!r} makes of picture and prompt doesn't hold {lost}, so that the model "
+            "would be asked something else; fetch the model's files again, or choose another."
+        )
 
 
 def _placeholders(loaded: LoadedModel) -> tuple[str, ...]:
     """What stands for the picture in a text: before the processor expands it, and after."""
     if loaded.processor is None:
         return ()
-    before, after = getattr(loaded.processor, "image_token", None), loaded.anatomy.image_token_id
+    written, after = getattr(loaded.processor, "image_token", None), loaded.anatomy.image_token_id
     expanded = None if after is None else loaded.tokenizer.convert_ids_to_tokens(after)
-    return tuple(dict.fromkeys(str(token) for token in (before, expanded) if token))
+    return tuple(dict.fromkeys(str(token) for token in (placeholder(loaded), written, expanded) if token))
 
 
 def _with_picture(loaded: LoadedModel, prompt: str, picture: Picture) -> tuple[Any, tuple[PatchGrid, ...]]:
@@ -218,9 +256,7 @@ def _with_picture(loaded: LoadedModel, prompt: str, picture: Picture) -> tuple[A
             f"The model {loaded.name!r} is text-only and can't take a picture; choose a vision-language model such as demo."
         )
     processor = loaded.processor
-    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-    plain = loaded.anatomy.family.prompt.format(image=processor.image_token, prompt=prompt)
-    text = _templated(processor, turn, plain)
+    text = templated(loaded, prompt, seeing=True) or plain(loaded, prompt)
     image, origin = trim(picture.image, processor.image_processor)
     bos = processor.tokenizer.bos_token
     with quoting(f"The processor of {loaded.name!r}"):
@@ -259,12 +295,6 @@ def _patch_side(loaded: LoadedModel) -> int | None:
     side = getattr(loaded.processor, "patch_size", None)
     side = side or getattr(getattr(loaded.model.config, "vision_config", None), "patch_size", None)
     return side if isinstance(side, int) else None
-
-
-def _templated(holder: Any, turn: list[dict], plain: str) -> str:
-    if not getattr(holder, "chat_template", None):
-        return plain
-    return holder.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
 
 
 def token_text(tokenizer: Any, token_id: int) -> str:

@@ -22,7 +22,8 @@ class Family:
 
     ``image_token`` is the key of the configuration under which the id of the visual positions stands, ``geometry`` the
     rule in :mod:`lens.backend.views` that tells which pixels a visual token covers (``None``: text only), ``prompt`` what
-    is asked where a model has no chat template.
+    is asked where a model has no chat template or one for strings (without ``{image}`` where the processor puts the
+    picture in by itself), and ``placeholder`` the processor's attribute that holds what stands there for a picture.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Family:
     geometry: str | None = None
     image_token: str = "image_token_id"
     prompt: str = "{image}\n{prompt}"
+    placeholder: str = "image_token"
 
     @property
     def sees_images(self) -> bool:
@@ -115,7 +117,8 @@ FAMILIES: tuple[Family, ...] = (
     _qwen_like("VideoLLaMA 3", "video_llama_3", vision_tower="model.vision_model", connector="model.projector"),
     _idefics_like("Idefics3", "idefics3", "smolvlm", geometry="split picture"),
     _idefics_like("Idefics2", "idefics2", geometry="no grid"),
-    _llava_like("InternVL", "internvl", "qianfan_ocr", geometry="tiled canvas"),
+    _llava_like("InternVL", "internvl", geometry="tiled canvas"),
+    _llava_like("Qianfan-OCR", "qianfan_ocr", geometry="tiled canvas", placeholder="image_placeholder_token"),
     _llava_like("Aya Vision", "aya_vision", geometry="tiled canvas"),
     _llava_like("PaliGemma", "paligemma", geometry="single view", prompt="{image}{prompt}"),
     _llava_like("Gemma 3", "gemma3", geometry="single view"),

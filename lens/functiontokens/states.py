@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from lens.backend.batches import pad
 from lens.backend.files import write_json
 from lens.backend.loading import LoadedModel
+from lens.backend.templating import templated
 from lens.backend.tracing import text_states
 from lens.errors import CorpusUnreadable, FeaturesUnreadable
 from lens.functiontokens.basis import FIRST
@@ -36,7 +37,8 @@ BATCH = 16
 def windows(loaded: LoadedModel, corpus: Iterable[str], length: int, seed: int) -> list[list[int]]:
     """The corpus as token windows in random order: of ``length`` tokens, or those of a chat about half as many.
 
-    Sentences that follow one another stay together. Raises :class:`CorpusUnreadable` for fewer than two windows.
+    Sentences that follow one another stay together. Raises :class:`CorpusUnreadable` for fewer than two windows, and what
+    :mod:`lens.backend.templating` raises.
     """
     tokenizer, room = loaded.tokenizer, length - loaded.adds_bos
     opening = [tokenizer.bos_token_id] if loaded.adds_bos else []
@@ -48,18 +50,18 @@ def windows(loaded: LoadedModel, corpus: Iterable[str], length: int, seed: int) 
     if len(cut) < 2:
         raise CorpusUnreadable(f"The corpus makes {len(cut)} windows of {length} tokens; give a longer one.")
     order = np.random.default_rng(seed).permutation(len(cut))
-    chats = CHAT_EVERY if getattr(tokenizer, "chat_template", None) else 0
     found = []
     for place, which in enumerate(order):
         ids = cut[which].tolist()
-        found.append(_chat(tokenizer, ids[: room // 2]) if chats and place % chats == 0 else opening + ids)
+        chat = _chat(loaded, ids[: room // 2]) if place % CHAT_EVERY == 0 else None
+        found.append(chat or opening + ids)
     return found
 
 
-def _chat(tokenizer: Any, ids: list[int]) -> list[int]:
-    message = [{"role": "user", "content": tokenizer.decode(ids, skip_special_tokens=True)}]
-    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def _chat(loaded: LoadedModel, ids: list[int]) -> list[int] | None:
+    """A piece of text as a message in the model's chat template; ``None`` for a model without one."""
+    text = templated(loaded, loaded.tokenizer.decode(ids, skip_special_tokens=True), seeing=False)
+    return None if text is None else loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def window_states(

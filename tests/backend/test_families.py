@@ -63,6 +63,24 @@ def test_a_family_passes_its_own_check(model):
         assert grid.boxes.min() >= 0 and (grid.boxes[..., 2:] <= SIZE).all()
 
 
+STRING = "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\\n' }}{% endfor %}"
+
+
+def test_what_is_typed_stands_in_what_a_family_reads(model):
+    """With its own template, with one that takes strings alone, and without; with a picture and without. The encoding
+    checks itself and raises where something is lost."""
+    _, loaded = model
+    for template in ("its own", STRING, None):
+        for holder in (loaded.processor, loaded.tokenizer):
+            if holder is not None and template != "its own":
+                holder.chat_template = template
+        for picture in [None, noise(SIZE)] if loaded.processor else [None]:
+            for prompt in ("Where is it?", "  Où est-ce ?\n{{ 1 }} 猫 🦊 "):
+                token_map = encode(loaded, prompt, picture).token_map
+                assert prompt.strip() in loaded.tokenizer.decode(token_map.ids)
+                assert bool(len(token_map.visual_positions)) == (picture is not None)
+
+
 def test_queries_are_said_to_have_no_grid(tmp_path):
     encoded = encode(tiny("blip_2", tmp_path), DEFAULT_PROMPT, noise(SIZE))
     assert len(encoded.token_map.visual_positions) == 8
