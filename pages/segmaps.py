@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
 from lens.backend.encoding import visual_grid
 from lens.backend.selfcheck import PATCHES
 from lens.errors import LensError
-from ui import answers, export, mapchoice, maps, mapstate, mapviews, navigation, setup, sidebar, state
+from ui import answers, export, mapchoice, maps, mapspecific, mapstate, mapviews, navigation, setup, sidebar, state
 from ui.export import Exhibit
 from ui.maps import Question, Shown
 from ui.mapsections import SECTIONS
@@ -19,9 +21,11 @@ the patches outlines what they were asked for ([READ](https://arxiv.org/abs/2412
 the language model happens to keep alike. *Points* are READ's prompts for a segmenter, a *mask* is what lies above a
 threshold.
 
-**How far to trust it.** Every map has a brightest patch, and min-max stretches noise as well as signal. Look at the same
-map for another word, and at the controls and baselines below; score it against a mask. What the encoder's crop left out is
-hatched: no map can say anything there."""
+**How far to trust it.** Every map has a brightest patch, and min-max stretches noise as well as signal. The line under the
+map compares it with the maps of control words, which take the word's place in the text: where one of them is nearly the
+same (r of .9 or more over the patches), the map isn't about the word; below .5 it is, as far as these words tell. The scale
+*difference* shows the map's z-scores minus the mean of theirs. Look at the controls and baselines below too; score it
+against a mask. What the encoder's crop left out is hatched: no map can say anything there."""
 
 
 SCORED = "how well each layer's map finds your mask"
@@ -44,17 +48,22 @@ def explore(question: Question) -> None:
     if kind == "word" and not mapstate.word():
         left.info("Type the name of a thing, such as cat.")
         return
+    place = left.container()
     try:
         query = maps.the_query(question, kind, rule)
         found = maps.the_map(question, query, similarity)
+        with left:
+            told = mapspecific.told(question, query, found, layer, asked_for=scale == "difference")
+        found, scale = mapspecific.in_scale(found, scale, told)
         wanted = mapstate.mask(question.reader)
         reading = maps.read(question, found, layer, scale=scale, rule=points, threshold=threshold, wanted=wanted)
     except LensError as error:
-        with left:
+        with place:
             state.show_error(error)
         return
+    reading = replace(reading, specific=told.specific if told else None)
     shown = Shown(question, query, reading, points, threshold, maps.asked_word(question, query))
-    with left:
+    with place:
         exhibits = draw_map(shown, looks, state.patch(grid.rows, grid.cols))
     with right:
         mapchoice.downloads(shown)

@@ -146,7 +146,7 @@ def reading(asked: Asked) -> tuple[int, str, str]:
     layer, similarity = (depth, "dot") if asked.seg else (depth // 2, "centred")
     if st.session_state.get("layer", 0) > depth:  # chosen for a deeper model
         st.session_state["layer"] = layer
-    slider, first, second = st.columns([5, 4, 3], vertical_alignment="bottom", gap="medium")
+    slider, first, second = st.columns(3, vertical_alignment="bottom", gap="medium")
     return (
         slider.slider(
             "Layer of query and patches", 0, depth, follows("layer", layer), key="layer", bind="query-params",

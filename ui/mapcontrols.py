@@ -20,13 +20,14 @@ from lens.segmaps.controls import Control
 from lens.segmaps.maps import SimilarityMap
 from lens.segmaps.points import POSITIVE, grid_points, inside_share, random_points
 from lens.segmaps.scores import MapScores, score_layers
+from lens.segmaps.specificity import WORDS, likeness
 from ui import export, mapstate, mapviews, state
 from ui.classcards import table
 from ui.export import Exhibit
 from ui.maps import Shown
 from ui.work import offered
 
-OTHER, ABSENT = "grass", "submarine"
+OTHER, ABSENT = "grass", WORDS[0]
 RANDOM_POINTS = 1000
 
 
@@ -178,16 +179,8 @@ def _score(_found: SimilarityMap, _mask: Mask, layer: int, content: Hashable) ->
     return score_layers(_found.only(layer), _mask).at(layer)
 
 
-def _alike(shown: Shown, one: Compared) -> float:
-    """Correlation over the patches with the map in view; NaN for a constant map."""
-    own, other = (found.at(shown.layer).reshape(-1) for found in (shown.found, one.found))
-    if np.ptp(own) == 0 or np.ptp(other) == 0:
-        return float("nan")
-    return float(np.corrcoef(own, other)[0, 1])
-
-
 def _multiples(shown: Shown, maps: Sequence[Compared], scores: Sequence[MapScores]) -> Exhibit:
-    alike = [_alike(shown, one) for one in maps]
+    alike = [likeness(shown.found.at(shown.layer), one.found.at(shown.layer)) for one in maps]
     panels = {}
     for number, (one, r) in enumerate(zip(maps, alike, strict=True)):
         parts = [f"r {r:.2f}" if number else "", f"IoU {scores[number].iou:.2f}" if scores else ""]
@@ -218,7 +211,7 @@ def _table(shown: Shown, maps: Sequence[Compared], scores: Sequence[MapScores]) 
     own = mapstate.mask(shown.reader)
     rows = []
     for number, one in enumerate(maps):
-        r = _number(_alike(shown, one)) if number else "1"
+        r = _number(likeness(shown.found.at(shown.layer), one.found.at(shown.layer))) if number else "1"
         cells = [f"<b>{escape(one.name)}</b>" if not number else escape(one.name), r]
         if own:
             score = scores[number]

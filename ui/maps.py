@@ -114,6 +114,11 @@ class Shown:
         return self.reading.scale
 
     @property
+    def measure(self) -> str:
+        """What the map's values are: the similarity, or of a difference map that."""
+        return "difference" if self.found.minus else self.similarity
+
+    @property
     def points(self) -> tuple[Point, ...]:
         return self.reading.points
 
@@ -129,8 +134,8 @@ class Shown:
 
     @property
     def key(self) -> Hashable:
-        """Names question, query and similarity, for what is the same at every layer."""
-        return (self.question.key, *_query_key(self.query), self.similarity)
+        """Names question, query, similarity and what was taken away, for what is the same at every layer."""
+        return (self.question.key, *query_key(self.query), self.similarity, self.found.minus)
 
 
 def open_question(spec: ModelSpec, loaded: LoadedModel) -> Question:
@@ -239,9 +244,9 @@ def prompt_positions(question: Question) -> range:
     return range(int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, last, "right")) + 1)
 
 
-def the_map(question: Question, query: Query, similarity: str) -> SimilarityMap:
-    """The map of a query at every layer."""
-    return _map(question.asked, query, similarity, (question.key, *_query_key(query)))
+def the_map(question: Question, query: Query, similarity: str, of: tuple[Hashable, ...] = ()) -> SimilarityMap:
+    """The map of a query at every layer. ``of``: names a query that was read in another sequence."""
+    return _map(question.asked, query, similarity, (question.key, *(of or query_key(query))))
 
 
 def seg_maps(shown: Shown) -> dict[str, SimilarityMap]:
@@ -272,7 +277,16 @@ def read(
 
 def scores(question: Question, found: SimilarityMap, wanted: OwnMask) -> LayerScores:
     """Every layer of a map of this question against the reader's mask."""
-    content = (question.key, found.kind, found.name, found.position, found.rule, found.similarity, wanted.key)
+    content = (
+        question.key,
+        found.kind,
+        found.name,
+        found.position,
+        found.rule,
+        found.similarity,
+        found.minus,
+        wanted.key,
+    )
     return _scores(found, wanted.mask, content)
 
 
@@ -312,5 +326,6 @@ def _heads(
     return head_rasters(_question.head, _question.asked.trace, _found, positions)
 
 
-def _query_key(query: Query) -> tuple[Hashable, ...]:
+def query_key(query: Query) -> tuple[Hashable, ...]:
+    """Names a query of one question."""
     return query.kind, query.text, query.position, query.rule

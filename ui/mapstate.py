@@ -16,15 +16,16 @@ import streamlit as st
 from lens.backend.maskfiles import Mask
 from lens.backend.packedmasks import PackedMask, pack
 from lens.segmaps.asking import Asked
+from lens.segmaps.specificity import WORDS
 from ui import state
 from ui.state import Reader
 
 KINDS = {"seg": "<SEG>", "token": "Token of the text", "word": "Typed word", "patch": "Patch"}
 """What a map may start from, by the kind of its query."""
-OWN = ("query", "token", "word", "forced")
+OWN = ("query", "token", "word", "forced", "controls")
 """Their names in the address."""
 LONGEST = 60
-"""Characters of a typed word that are kept."""
+"""Characters of a typed word that are kept; of control words four times as many."""
 
 
 def kinds(asked: Asked) -> list[str]:
@@ -92,6 +93,19 @@ def word() -> str:
 def choose_word(text: str) -> None:
     """Start from a typed word."""
     state.put("word", text.strip()[:LONGEST])
+
+
+def controls() -> str:
+    """The control words, with commas between them."""
+    return state.held("controls", ", ".join(WORDS))
+
+
+def choose_controls(text: str) -> None:
+    """Take other control words; none: the usual ones."""
+    if words := text.strip()[: 4 * LONGEST]:
+        state.put("controls", words)
+    else:
+        state.drop("controls")
 
 
 def forced() -> bool:

@@ -42,10 +42,21 @@ def facts(shown: Shown, layer: int | str | None = None) -> dict[str, object]:
         "position of the query": "none" if shown.found.position is None else shown.found.position,
         "similarity": shown.similarity,
         "scale": shown.scale,
+        **({"minus the mean map of": ", ".join(shown.found.minus)} if shown.found.minus else {}),
+        **_specific(shown),
         "points": f"at most {rule.count}, positive from {rule.positive:g}, negative up to {rule.negative:g}, map made "
         f"coarser by {rule.down_sample}",
         "mask": f"{shown.raster.note}, above {shown.raster.threshold:.4g}, {shown.share:.1%} of the picture",
     }
+
+
+def _specific(shown: Shown) -> dict[str, object]:
+    """What the control words said of the map, where they were tried."""
+    found = shown.reading.specific
+    if found is None:
+        return {}
+    alike = ", ".join(f"{word} {r:.3f}" for word, r in found.alike.items())
+    return {f"specific to {found.word}": found.verdict, "r with the maps of control words": alike}
 
 
 def query_name(found: SimilarityMap, word: str = "") -> str:
@@ -63,22 +74,28 @@ def overlay(shown: Shown, looks: Looks, patch: tuple[int, int]) -> Exhibit:
     source = facts(shown)
     paint = Layer(smooth(reading.shown), fine_boxes(found.boxes)) if "smooth" in looks.parts else None
     picture = str(source["image sha256"])[:8]
-    name = query_name(found, shown.word)
+    name = query_name(found, shown.word) + (" minus control words" if found.minus else "")
     title = f"{name}, {shown.similarity} · layer {shown.layer} · {source['model']} · image {picture}"
+    quantity = _quantity(shown) + ("" if found.minus else f", {shown.scale}")
     figure = map_overlay(
-        shown.reader.picture.image, found.boxes, reading.shown, name=f"{shown.similarity} similarity, {shown.scale}",
-        paint=paint, opacity=looks.opacity, drawn=_drawn(shown, looks), width=WIDTH, title=title,
+        shown.reader.picture.image, found.boxes, reading.shown, name=quantity, paint=paint, opacity=looks.opacity,
+        drawn=_drawn(shown, looks), width=WIDTH, title=title,
         selected=[patch] if found.kind == "patch" else [],
     )  # fmt: skip
     raw = found.at(shown.layer)
     rows: list[dict[str, object]] = [
-        {"row": r, "col": c, shown.scale: value, shown.similarity: raw[r, c]}
+        {"row": r, "col": c, shown.scale: value, shown.measure: raw[r, c]}
         for (r, c), value in np.ndenumerate(reading.shown)
     ]
     source |= {"drawn": ", ".join(looks.parts) or "patches", "opacity": looks.opacity}
     if "contours" in looks.parts:
         source["contour lines at"] = ", ".join(f"{level:.3g}" for level in _levels(shown, looks))
     return Exhibit("segmap", f"Similarity of each patch with {name}", figure, lambda: rows, source)
+
+
+def _quantity(shown: Shown) -> str:
+    """What the map's values are, for a colour bar."""
+    return f"{shown.similarity}, difference of z-scores" if shown.found.minus else f"{shown.similarity} similarity"
 
 
 def _drawn(shown: Shown, looks: Looks) -> Drawn:
@@ -139,19 +156,20 @@ def every_layer(shown: Shown) -> Exhibit:
 
     def rows() -> list[dict[str, object]]:
         return [
-            {"layer": layer, "row": r, "col": c, shown.similarity: value}
+            {"layer": layer, "row": r, "col": c, shown.measure: value}
             for layer, grid in zip(found.layers, found.raw, strict=True)
             for (r, c), value in np.ndenumerate(grid)
         ]
 
-    title = f"Similarity with {query_name(found, shown.word)} at every layer"
-    return Exhibit("every-layer", title, _every_layer(found, shown.key), rows, facts(shown, "all"))
+    less = " minus control words" if found.minus else ""
+    title = f"Similarity with {query_name(found, shown.word)}{less} at every layer"
+    return Exhibit("every-layer", title, _every_layer(found, _quantity(shown), shown.key), rows, facts(shown, "all"))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _every_layer(_found: SimilarityMap, content: Hashable) -> go.Figure:
+def _every_layer(_found: SimilarityMap, name: str, content: Hashable) -> go.Figure:
     values = dict(zip(_found.layers, _found.raw, strict=True))
-    return value_multiples(values, name=f"{_found.similarity} similarity", width=ACROSS)
+    return value_multiples(values, name=name, width=ACROSS)
 
 
 def each_seg(shown: Shown, maps: Mapping[str, SimilarityMap]) -> Exhibit:

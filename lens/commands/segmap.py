@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from lens.backend.images import Picture
     from lens.backend.loading import LoadedModel
     from lens.segmaps.asking import Asked
-    from lens.segmaps.maps import Query
+    from lens.segmaps.maps import Query, SimilarityMap
     from lens.segmaps.masks import Raster
     from lens.segmaps.reading import MapReading
     from lens.segmaps.sam import SamMasks
+    from lens.segmaps.specificity import Specificity
 
 MODEL = "demo-seg"
 SHOWN = 5
@@ -62,7 +63,15 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--token-rule", choices=("p-1", "p"), help="the state that leads to the token, or its own")
     parser.add_argument("--similarity", choices=("dot", "cosine", "centred"), default="dot")
-    parser.add_argument("--scale", choices=("min-max", "z-score"), default="min-max")
+    parser.add_argument(
+        "--scale", choices=("min-max", "z-score", "difference"), default="min-max",
+        help="difference: the map's z-scores minus the mean of those of control words",
+    )  # fmt: skip
+    parser.add_argument(
+        "--controls", metavar="WORDS",
+        help="say whether the map is specific to the query, by the maps of these other words, with commas between them; one "
+        "run each (with --scale difference by default: submarine,piano,giraffe)",
+    )  # fmt: skip
     parser.add_argument(
         "--threshold", type=_threshold, default=("otsu", None), metavar="T", help="otsu, or a similarity from 0 to 1"
     )
@@ -111,6 +120,7 @@ def _read(args: argparse.Namespace) -> _Found:
     asked = _ask(args, loaded, picture, head.sites() if head else (), notes)
     query = _query(args, loaded, asked, notes)
     found = similarity_map(asked.trace, query, args.similarity)
+    found, specific = _controls(args, loaded, asked, query, found, layer)
     heads: tuple[Raster, ...] = ()
     if query.kind == "seg" and spec.says_seg:
         notes.append(spec.says_seg)
@@ -119,6 +129,7 @@ def _read(args: argparse.Namespace) -> _Found:
 
         heads = head_rasters(head, asked.trace, found, (query.position,))
     reading = read_map(asked, found, layer, scale=args.scale, threshold=args.threshold, heads=heads, wanted=wanted)
+    reading = replace(reading, specific=specific)
     return _Found(loaded.name, reading, tuple(notes), _sam(args.sam, picture, reading) if args.sam else None)
 
 
@@ -196,6 +207,25 @@ def _query(args: argparse.Namespace, loaded: LoadedModel, asked: Asked, notes: l
     return token_query(asked, find_word(asked, args.query), args.token_rule or "p")
 
 
+def _controls(
+    args: argparse.Namespace, loaded: LoadedModel, asked: Asked, query: Query, found: SimilarityMap, layer: int
+) -> tuple[SimilarityMap, Specificity | None]:
+    """The map, or with ``--scale difference`` what is left of it, and what the control words say, where they are tried."""
+    from lens.segmaps.maps import similarity_map
+    from lens.segmaps.specificity import WORDS, control_queries, control_words, difference, specificity
+
+    if args.controls is None and args.scale != "difference":
+        return found, None
+    others = control_words(WORDS if args.controls is None else args.controls.split(","), query, args.query)
+    with progress() as report:
+        queries = control_queries(loaded, asked, query, args.query, others, report)
+    maps = {
+        other: similarity_map(asked.trace, one, args.similarity) for other, one in zip(others, queries, strict=True)
+    }
+    specific = specificity(found, args.query, maps, layer)
+    return (difference(found, maps) if args.scale == "difference" else found), specific
+
+
 def _lines(found: _Found) -> Iterator[str]:
     """The reading as text: notes, what was read, scores, the most similar patches."""
     reading, shown = found.reading, found.reading.found
@@ -208,6 +238,9 @@ def _lines(found: _Found) -> Iterator[str]:
     yield printable(f"Query: {shown.name or '(a blank)'}{rule}")
     if len(reading.asked.segs) > 1:
         yield f"The answer has {len(reading.asked.segs)} <SEG>, each with a map of its own; --seg N chooses one."
+    if reading.specific:
+        alike = ", ".join(f"{word} {r:.2f}" for word, r in reading.specific.alike.items())
+        yield printable(f"{reading.specific.question} {reading.specific.answer} r by control word: {alike}")
     labels = [point.label for point in reading.points]
     yield f"Points: {labels.count(1)} positive, {labels.count(0)} negative, {labels.count(-1)} neutral"
     share = reading.raster.mask.mean()
@@ -271,8 +304,10 @@ def _png(found: _Found, args: argparse.Namespace) -> bytes:
     )
     fine = reading.raster.values if reading.scale == "min-max" else smooth(reading.shown)
     paint = Layer(fine, fine_boxes(reading.found.boxes))
-    title = f"{found.model}, layer {reading.layer}: {reading.found.name} ({args.query})"
-    return map_png(picture.image, paint, title=title, name=reading.found.similarity, drawn=drawn)
+    less = f" minus {', '.join(reading.found.minus)}" if reading.found.minus else ""
+    title = f"{found.model}, layer {reading.layer}: {reading.found.name} ({args.query}){less}"
+    name = reading.scale if reading.found.minus else reading.found.similarity
+    return map_png(picture.image, paint, title=title, name=name, drawn=drawn)
 
 
 def _cell(text: str) -> tuple[int, int]:

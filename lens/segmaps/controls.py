@@ -46,14 +46,8 @@ def swapped(
     *,
     absent: bool = False,
 ) -> Control:
-    """The same question about another thing: ``other`` takes the place of ``word`` in the prompt, or in the answer where it
-    stands there alone; a typed word is typed anew. ``absent``: it is known not to be in the picture."""
-    if query.kind == "word":
-        changed = word_query(loaded, other)
-    else:
-        prompt, answer = _replaced(loaded, asked, word, other)
-        changed = _same(asked, ask(loaded, prompt, _picture(asked), answer=answer), query, other)
-    found = similarity_map(asked.trace, changed, similarity)
+    """The map of :func:`swapped_query`. ``absent``: it is known not to be in the picture."""
+    found = similarity_map(asked.trace, swapped_query(loaded, asked, query, word, other), similarity)
     kind = "absent" if absent else "swapped"
     note = (
         f"{other} isn't in the picture, yet the answer is forced: a map as clear as before isn't about the words."
@@ -61,6 +55,15 @@ def swapped(
         else f"Asked for {other} instead: a map that stays isn't about the words."
     )
     return Control(f"{kind}: {other}", note, relabelled(found, kind, other))
+
+
+def swapped_query(loaded: LoadedModel, asked: Asked, query: Query, word: str, other: str) -> Query:
+    """The query of the same question about another thing: ``other`` takes the place of ``word`` in the prompt, or in the
+    answer where it stands there alone (one run); a typed word is typed anew. :class:`QueryMissing` where that can't be."""
+    if query.kind == "word":
+        return word_query(loaded, other)
+    prompt, answer = _replaced(loaded, asked, word, other)
+    return _same(asked, ask(loaded, prompt, _picture(asked), answer=answer), query, other)
 
 
 def foreign(

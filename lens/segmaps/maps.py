@@ -2,8 +2,9 @@
 
 A query is one vector per layer. *dot* is READ's and LISA's score, the plain product; *cosine* takes lengths out; *centred*
 is the cosine after the mean of the picture's tokens has been taken from both sides, since states of one layer share a
-large common part. Shown values are min-max over the tokens or z-scores. At layer N states carry the final norm
-(:mod:`lens.backend.anatomy`), as in READ.
+large common part. Shown values are min-max over the tokens or z-scores, or those of a difference map
+(:mod:`lens.segmaps.specificity`) as they are. At layer N states carry the final norm (:mod:`lens.backend.anatomy`), as in
+READ.
 
 Invariants: multiplying a query by a positive number changes no shown map but the centred one; a·s + b with a > 0 gives the
 same shown values.
@@ -25,7 +26,7 @@ from lens.backend.tracing import Trace
 from lens.errors import LayerMissing, MapConstant
 
 SIMILARITIES = ("dot", "cosine", "centred")
-SCALES = ("min-max", "z-score")
+SCALES = ("min-max", "z-score", "difference")
 FINE = 4
 """Cells of the raster of masks along a patch's side."""
 
@@ -59,6 +60,7 @@ class SimilarityMap:
         layers: ascending.
         raw: the similarity itself, one grid a layer.
         boxes, size: where the patches lie in the picture, and its (width, height).
+        minus: for a difference map the control words whose mean map was taken away; empty for any other.
     """
 
     name: str
@@ -70,6 +72,7 @@ class SimilarityMap:
     size: Size
     position: int | None = None
     rule: str | None = None
+    minus: tuple[str, ...] = ()
 
     def at(self, layer: int) -> Float[np.ndarray, "rows cols"]:
         """The raw similarity at one layer."""
@@ -85,7 +88,11 @@ class SimilarityMap:
         return replace(self, layers=(layer,), raw=self.at(layer)[None])
 
     def shown(self, layer: int, scale: str = "min-max") -> Float[np.ndarray, "rows cols"]:
-        """What is drawn: the map of one layer, scaled; :class:`MapConstant` for one that is the same everywhere."""
+        """What is drawn: the map of one layer, scaled; :class:`MapConstant` for one that is the same everywhere.
+
+        ``"difference"`` is for a difference map, and for nothing else."""
+        if (scale == "difference") != bool(self.minus):
+            raise ValueError(f"the scale {scale!r} doesn't fit a map minus {self.minus}")
         return scaled(self.at(layer), scale)
 
 
@@ -129,7 +136,8 @@ def similarities(query: Float[Tensor, " d"], patches: Float[Tensor, "n d"], simi
 
 
 def scaled(values: Float[np.ndarray, "rows cols"], scale: str = "min-max") -> Float[np.ndarray, "rows cols"]:
-    """Values from 0 to 1, or with mean 0 and standard deviation 1; :class:`MapConstant` where they are all the same."""
+    """Values from 0 to 1, or with mean 0 and standard deviation 1, or as they are (``"difference"``); :class:`MapConstant`
+    where they are all the same."""
     if scale not in SCALES:
         raise ValueError(f"expected a scale of {SCALES}, got {scale!r}")
     if not np.isfinite(values).all():
@@ -139,6 +147,8 @@ def scaled(values: Float[np.ndarray, "rows cols"], scale: str = "min-max") -> Fl
         raise MapConstant(
             f"The map is {low:.4g} at every patch, so that nothing stands out in it; choose another layer, or another query."
         )
+    if scale == "difference":
+        return values
     return (values - low) / (high - low) if scale == "min-max" else (values - values.mean()) / values.std()
 
 

@@ -15,6 +15,7 @@ from lens.segmaps.maps import SimilarityMap
 from lens.segmaps.masks import Raster, map_raster
 from lens.segmaps.points import LABELS, READ_7B, Point, PointRule, grid_points, inside_share
 from lens.segmaps.scores import LayerScores, raster_iou, score_layers
+from lens.segmaps.specificity import Specificity
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class MapReading:
         heads: the masks that the model's own head gives, with the one of this query first; may be empty.
         scores: of the map at every layer; ``None`` without a mask to compare with.
         wanted: that mask.
+        specific: what the control words said of the map; ``None`` where none was tried.
     """
 
     asked: Asked
@@ -38,6 +40,7 @@ class MapReading:
     heads: tuple[Raster, ...] = ()
     scores: LayerScores | None = None
     wanted: Mask | None = None
+    specific: Specificity | None = None
 
 
 def read_map(
@@ -85,6 +88,8 @@ def as_json(reading: MapReading, model: str) -> dict:
         "layer": reading.layer,
         "similarity": found.similarity,
         "scale": reading.scale,
+        "minus_mean_of": list(found.minus),
+        "specific": _specific(reading.specific),
         "map": [[round(float(value), 6) for value in row] for row in reading.shown],
         "points": [{"x": round(p.x, 2), "y": round(p.y, 2), "label": LABELS[p.label]} for p in reading.points],
         "mask": {
@@ -99,6 +104,13 @@ def as_json(reading: MapReading, model: str) -> dict:
         "scores": _scores(reading),
         "layers": _layers(reading.scores),
     }
+
+
+def _specific(found: Specificity | None) -> dict | None:
+    if found is None:
+        return None
+    alike = {word: _number(r) for word, r in found.alike.items()}
+    return {"word": found.word, "verdict": found.verdict, "r_with_control_words": alike}
 
 
 def _scores(reading: MapReading) -> dict | None:

@@ -185,3 +185,46 @@ def open_half(_loaded: LoadedModel) -> Half:
 )
 def test_every_mistake_is_told_in_one_sentence(segmap: Shell, argv: tuple[str, ...], sentence: str):
     assert sentence in segmap.mistake(*argv)
+
+
+def test_control_words_and_the_difference_map(segmap: Shell, tmp_path: Path):
+    """The verdict is that of the plain map in either scale; the difference is computed anew from single calls."""
+    shared = ("{image}", "--model", "{plain}", "--prompt")
+    prompt = "Segment the {}."
+
+    def values(word: str, *more: object) -> dict:
+        asked = (*shared, prompt.format(word), "--query", word, "--by", "word", "--json", "-", *more)
+        status, out, err = segmap(*asked)
+        assert status == 0, err
+        return json.loads(out)
+
+    left = values("cat", "--scale", "difference", "--controls", "dog, sofa,cat")
+    assert left["scale"] == "difference" and left["minus_mean_of"] == ["dog", "sofa"]
+    z = {word: np.array(values(word, "--scale", "z-score")["map"]) for word in ("cat", "dog", "sofa")}
+    np.testing.assert_allclose(left["map"], z["cat"] - (z["dog"] + z["sofa"]) / 2, atol=3e-6)
+    rs = {word: np.corrcoef(z["cat"].ravel(), z[word].ravel())[0, 1] for word in ("dog", "sofa")}
+    assert left["specific"]["r_with_control_words"] == pytest.approx(rs, abs=1e-5)
+    plain = values("cat", "--controls", "dog,sofa")
+    assert plain["specific"] == left["specific"] and plain["minus_mean_of"] == [] and plain["scale"] == "min-max"
+    assert values("cat")["specific"] is None
+    usual = values("cat", "--scale", "difference")
+    assert usual["minus_mean_of"] == ["submarine", "piano", "giraffe"]
+    target = tmp_path / "left.png"
+    status, out, _err = segmap(*shared, "What is the cat?", "--query", "cat", "--controls", "dog", "--png", target)
+    assert status == 0 and target.exists() and "Specific to “cat”? " in out and "r by control word: dog " in out
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--scale", "difference", "--patch", "0,0"), "A patch has no word"),
+        (("--controls", " , cat"), "No control word is left beside 'cat'"),
+        (
+            ("--controls", "dog", "--model", "{model}", "--force", "--prompt", "What?"),
+            "Neither prompt nor answer holds",
+        ),
+    ],
+)
+def test_controls_that_cannot_be_tried_are_one_sentence(segmap: Shell, more: tuple[str, ...], sentence: str):
+    status, out, err = segmap("{image}", "--query", "cat", "--model", "{plain}", *more)
+    assert status == 2 and out == "" and sentence in err.splitlines()[-1]

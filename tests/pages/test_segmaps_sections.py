@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,9 @@ from lens.segmaps.asking import ask, seg_query
 from lens.segmaps.maps import similarity_map
 from lens.segmaps.nulls import moved_scores
 from lens.segmaps.scores import ciou, giou, score_layers
+from lens.segmaps.specificity import control_queries, difference, specificity
 from lens.segmaps.words import query_words
-from tests.pages.conftest import Open, figure, texts
+from tests.pages.conftest import Open, figure, texts, values
 from tests.segmaps.test_sam import tiny_sam
 from ui.mapstate import OwnMask
 
@@ -53,8 +56,13 @@ def html(page: AppTest) -> str:
 def finish(page: AppTest, name: str) -> AppTest:
     """Start some work and wait for its end."""
     page.button(key=f"start-{name}").click().run()
+    return finished(page)
+
+
+def finished(page: AppTest) -> AppTest:
+    """Wait for the end of the work that runs."""
     for _ in range(300):
-        if not any(str(button.key).startswith(("start-", "cancel-")) for button in page.button):
+        if not any(str(button.key).startswith("cancel-") for button in page.button):
             return page
         time.sleep(0.1)
         page.run()
@@ -202,3 +210,39 @@ def test_words_near_the_query(opened: Open):
     lines = [trace["y"] for trace in figure(page, "query-words")["data"] if len(trace["y"]) == 5]
     assert lines[0] == pytest.approx([float(words.scores[0, 0]) for words in found["logit"].values()], rel=1e-4)
     assert "Logit lens" in html(page) and f"{found['embedding'][2].scores[0, 0]:.3f}" in html(page)
+
+
+def test_the_map_says_whether_it_is_specific_to_its_word(opened: Open):
+    """Below the map, unasked where that is cheap; the difference map and its export name the control words."""
+    page = finished(opened(**SEG, controls="dog, sofa"))
+    loaded, query, found = seg_map(photo())
+    asked = ask(loaded, SEG["prompt"], photo(), answer="It is <SEG>.")
+    maps = {
+        word: similarity_map(asked.trace, one)
+        for word, one in zip(
+            ("dog", "sofa"), control_queries(loaded, asked, query, "cat", ("dog", "sofa")), strict=True
+        )
+    }
+    specific, left = specificity(found, "cat", maps, 4), difference(found, maps)
+    said = unescape(re.sub("<[^>]+>", "", html(page)))
+    assert f"{specific.question} {specific.answer}" in said and f"“dog” {specific.alike['dog']:.2f}" in said.replace(
+        "−", "-"
+    )
+    assert "scale" not in page.query_params
+    page.button_group(key="scale").set_value("difference").run()
+    page = finished(page)
+    assert specific.answer in unescape(re.sub("<[^>]+>", "", html(page))), "the verdict is the plain map's"
+    assert figure(page, "segmap")["layout"]["title"]["text"].startswith("&lt;SEG&gt; at p minus control words, dot")
+    shown = [float(text.split("</b>")[0].rsplit(" ", 1)[1]) for text in values(page)]
+    assert shown == pytest.approx(left.raw[4].reshape(-1).tolist(), abs=6e-4)
+
+
+def test_a_difference_that_cannot_be_is_shown_as_z_scores_and_said(opened: Open):
+    page = opened(**(SEG | {"query": "patch"}), scale="difference")
+    assert "A patch has no word that another could take the place of" in texts(page)
+    assert "difference" not in str(figure(page, "segmap")["layout"]["title"]) and "Specific to" not in html(page)
+    page = opened(**(SEG | {"prompt": "What is it?"}), scale="difference")
+    assert "It can't be told." in unescape(re.sub("<[^>]+>", "", html(page)))
+    typed = opened(**(SEG | {"query": "word"}), word="<b>cat</b>", scale="difference", controls="dog")
+    assert "<b>cat</b>" not in html(typed) and "Specific to “&lt;b&gt;cat&lt;/b&gt;”?" in html(typed)
+    assert "typed “&lt;b&gt;cat&lt;/b&gt;” minus control words" in figure(typed, "segmap")["layout"]["title"]["text"]
