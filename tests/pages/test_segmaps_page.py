@@ -121,6 +121,13 @@ def test_a_typed_word(opened: Open):
     assert title(page).startswith("typed “cat”")
 
 
+def test_a_typed_word_is_never_markdown(opened: Open):
+    """A word in somebody's link must not fetch their picture."""
+    page = opened(model="tiny-plain", query="word", word="![x](y.png)")
+    assert "![x](y.png)" in title(page)
+    assert not [text for kind in ("markdown", "caption", "info") for text in page.get(kind) if "![" in text.value]
+
+
 def test_seg_is_the_query_where_the_answer_has_it(opened: Open):
     says("tiny-seg", "Segment the cat.", "It is <SEG>.")
     page = opened(model="tiny-seg", prompt="Segment the cat.")
