@@ -53,6 +53,11 @@ class Job(Generic[Result]):
         return self._done.is_set()
 
     @property
+    def kept(self) -> Result | None:
+        """The result, which is kept as long as the job is; ``None`` while there is none."""
+        return self._result
+
+    @property
     def ahead(self) -> int:
         """How many jobs are before it; 0 once it has been started."""
         return self._crew.ahead(self) if self._crew else 0

@@ -12,7 +12,7 @@ from lens.backend.maskfiles import mask_coco, mask_png, mask_runs
 from lens.export import file_name
 from lens.segmaps.asking import PROMPT, TOKEN_RULES, Asked
 from lens.segmaps.maps import SCALES, SIMILARITIES
-from lens.segmaps.masks import QUANTILE
+from lens.segmaps.masks import LITTLE, QUANTILE
 from lens.segmaps.points import READ_7B, PointRule
 from ui import maps, mapstate, mapviews, state
 from ui.maps import Question, Shown, Threshold
@@ -215,10 +215,12 @@ def threshold(has_head: bool) -> Threshold:
 def downloads(shown: Shown) -> None:
     """The mask in view as a file, in forms that TokenLens reads again."""
     st.caption(f"The mask takes {shown.share:.1%} of the picture ({shown.raster.note}).")
-    if shown.threshold[0] == "head" and not shown.raster.cells.any():
+    if shown.threshold[0] == "head" and shown.share < LITTLE:
+        found = "next to nothing" if shown.raster.cells.any() else "nothing"
+        highest = f"{shown.raster.values.max():.2f}".replace("-", "−")
         st.info(
-            f"The mask head finds nothing here: its highest logit is {shown.raster.values.max():.2f}, and only what exceeds "
-            f"{shown.raster.threshold:g} is inside. Otsu's threshold on the map itself gives "
+            f"The mask head finds {found} here: its highest logit is {highest}, and only what exceeds "
+            f"{shown.raster.threshold:g} is inside. {shown.reader.spec.masks_well} Otsu's threshold on the map itself gives "
             f"{shown.reading.raster.share:.1%} of the picture (choose “Otsu” above)."
         )
     name, stem = shown.reader.picture.name, file_name(shown.reader.spec.name, mapviews.query_name(shown.found), "mask")

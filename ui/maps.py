@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import streamlit as st
 
+from lens.backend.cache import BoundedCache
 from lens.backend.catalog import ModelSpec, catalog, ready
 from lens.backend.encoding import DEFAULT_PROMPT, encode, visual_grid
 from lens.backend.loading import LoadedModel
 from lens.backend.maskfiles import Mask
+from lens.backend.sizes import held_bytes
 from lens.backend.store import STORE
 from lens.backend.words import whole_word
 from lens.gallery import gallery
@@ -41,6 +43,8 @@ from ui.mapstate import OwnMask
 from ui.state import Reader
 
 THING = "object"
+_HEADS: BoundedCache[tuple[Raster, ...]] = BoundedCache(256 << 20, held_bytes)
+"""Masks of models' own heads, which may have a value for each pixel."""
 """What a reader's own picture is said to show, until they say it better."""
 Threshold = tuple[str, float | None]
 """Rule and number of :func:`lens.segmaps.masks.map_raster`; or ``"head"`` for the model's own mask decoder."""
@@ -300,7 +304,8 @@ def head_masks(question: Question, found: SimilarityMap) -> tuple[Raster, ...]:
     if question.head is None or found.kind != "seg" or found.position is None:
         return ()
     others = [position for position in question.asked.segs if position != found.position]
-    return _heads(question, found, (found.position, *others), question.key)
+    head, positions = question.head, (found.position, *others)
+    return _HEADS.get((question.key, positions), lambda: head_rasters(head, question.asked.trace, found, positions))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -316,14 +321,6 @@ def _map(_asked: Asked, _query: Query, similarity: str, content: Hashable) -> Si
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _scores(_found: SimilarityMap, _mask: Mask, content: Hashable) -> LayerScores:
     return score_layers(_found, _mask)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _heads(
-    _question: Question, _found: SimilarityMap, positions: tuple[int, ...], content: Hashable
-) -> tuple[Raster, ...]:
-    assert _question.head is not None
-    return head_rasters(_question.head, _question.asked.trace, _found, positions)
 
 
 def query_key(query: Query) -> tuple[Hashable, ...]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
+from lens.backend.sizes import held_bytes
 from lens.backend.tracing import Trace
 from lens.errors import Cancelled, LensError
 from lens.jobs import Crew, Job
@@ -25,8 +26,8 @@ MOST, EACH = 2, 1
 """Jobs that run at once, in all and of one reader; the machine's cores are shared by all."""
 MOST_WAITING = 6
 """Jobs of one reader that wait."""
-KEPT = 48
-"""Jobs whose results are kept; the oldest finished ones go first."""
+KEPT, KEPT_BYTES = 48, 512 << 20
+"""Jobs whose results are kept, and the memory for them; the oldest finished ones go first."""
 
 
 class _Desk:
@@ -50,8 +51,11 @@ class _Desk:
         with self._guard:
             if content not in self._jobs and not self.full:
                 self._jobs[content] = self._crew.start(work, session())
-            for old in [key for key, job in self._jobs.items() if job.done][: max(0, len(self._jobs) - KEPT)]:
-                del self._jobs[old]
+            finished = {key: held_bytes(job.kept) for key, job in self._jobs.items() if job.done}
+            for old in list(finished):
+                if len(self._jobs) <= KEPT and sum(finished.values()) <= KEPT_BYTES:
+                    break
+                del self._jobs[old], finished[old]
 
     def restart(self, content: Hashable, work: Callable[[Report], Any]) -> None:
         with self._guard:

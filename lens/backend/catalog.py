@@ -33,6 +33,7 @@ class ModelSpec:
     index: str | None = None
     mask_head: str | None = None
     says_seg: str = ""
+    masks_well: str = ""
 
     @property
     def folder(self) -> Path | None:

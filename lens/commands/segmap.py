@@ -125,9 +125,11 @@ def _read(args: argparse.Namespace) -> _Found:
     if query.kind == "seg" and spec.says_seg:
         notes.append(spec.says_seg)
     if head and query.kind == "seg" and query.position is not None:
-        from lens.segmaps.masks import head_rasters
+        from lens.segmaps.masks import LITTLE, head_rasters
 
         heads = head_rasters(head, asked.trace, found, (query.position,))
+        if heads[0].share < LITTLE and spec.masks_well:
+            notes.append(spec.masks_well)
     reading = read_map(asked, found, layer, scale=args.scale, threshold=args.threshold, heads=heads, wanted=wanted)
     reading = replace(reading, specific=specific)
     return _Found(loaded.name, reading, tuple(notes), _sam(args.sam, picture, reading) if args.sam else None)

@@ -24,6 +24,8 @@ BESIDE = {"mask_head/settings.json": "lens.segmaps.samhead:open_sam_head"}
 """What opens a head, by the file that tells of it in a model's folder."""
 RULES = ("otsu", "quantile", "value")
 QUANTILE = 0.8
+LITTLE = 0.01
+"""A share of the picture below which a mask head is said to find next to nothing."""
 
 
 @dataclass(frozen=True, eq=False)

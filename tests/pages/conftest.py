@@ -24,6 +24,7 @@ from tests.helpers import tiny_llama, tiny_llava
 from tests.segmaps.seghelpers import seg_llava
 
 Open = Callable[..., AppTest]
+MASKS_WELL = "It finds halves."
 SAYS_SEG = "It says so for half of all things, there or not."
 
 
@@ -63,7 +64,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_llama(folder / "text")
     rows = [f'["tiny-{name}"]\nsource = "{folder / name}"\n' for name in ("plain", "text", "seg")]
     rows.append(
-        f'["tiny-head"]\nsource = "{folder / "seg"}"\nmask_head = "{__name__}:open_halves"\nsays_seg = "{SAYS_SEG}"\n'
+        f'["tiny-head"]\nsource = "{folder / "seg"}"\nmask_head = "{__name__}:open_halves"\n'
+        f'says_seg = "{SAYS_SEG}"\nmasks_well = "{MASKS_WELL}"\n'
     )
     (folder / "catalog.toml").write_text("\n".join(rows), encoding="utf-8")
     return folder

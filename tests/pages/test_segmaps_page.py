@@ -15,7 +15,7 @@ from lens.backend.maskfiles import mask_of
 from lens.backend.packedmasks import pack
 from lens.backend.store import STORE
 from lens.gallery import gallery
-from tests.pages.conftest import SAYS_SEG, Halves, Open, figure, says, texts, title, values
+from tests.pages.conftest import MASKS_WELL, SAYS_SEG, Halves, Open, figure, says, texts, title, values
 from ui import maps
 
 
@@ -169,10 +169,23 @@ def test_a_mask_head_that_finds_nothing_says_so_beside_what_the_map_gives(
     page = opened(model="tiny-head", prompt="Segment the key.")
     assert "takes 0.0% of the picture (the model's mask head)" in texts(page)
     (info,) = page.info
-    assert "its highest logit is -1.50" in info.value
+    assert "finds nothing here: its highest logit is −1.50" in info.value and MASKS_WELL in info.value
     share = re.search(r"on the map itself gives ([\d.]+%)", info.value)
     page.button_group(key="mask_rule").set_value("otsu").run()
     assert share and f"takes {share[1]} of the picture (Otsu's threshold)" in texts(page) and not page.info
+
+
+def test_a_mask_head_that_finds_next_to_nothing_says_so_too(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    def one_cell(_head: Halves, _trace: object, positions: tuple[int, ...]) -> np.ndarray:
+        logits = np.full((len(positions), 12, 12), -1.0)
+        logits[:, 5, 5] = 0.25
+        return logits
+
+    monkeypatch.setattr(Halves, "logits", one_cell)
+    says("tiny-head", "Segment the nut.", "It is <SEG>.")
+    page = opened(model="tiny-head", prompt="Segment the nut.")
+    (info,) = page.info
+    assert "finds next to nothing here: its highest logit is 0.25" in info.value and MASKS_WELL in info.value
 
 
 def test_asking_for_another_thing_asks_the_model_again(opened: Open):
