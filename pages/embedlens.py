@@ -6,7 +6,7 @@ import streamlit as st
 
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.classes import RULES
-from ui import answers, classcards, classes, classviews, export, navigation, sidebar, state
+from ui import addresses, answers, classcards, classes, classviews, export, navigation, sidebar, state
 from ui.classes import MOVABLE, Rule
 from ui.classsections import SECTIONS
 from ui.clicks import take_click
@@ -24,10 +24,11 @@ matters for the answer is what the *causal tests* measure."""
 
 
 @st.fragment
+@addresses.attended
 def explore(reader: Reader, stored: Anchors) -> None:
     """All that follows a click or a slider."""
     rule, anchors = choose(reader, stored)
-    state.remember()
+    addresses.write()
     st.html(f'<p class="tl-how">{classcards.summary(anchors)}</p>')
     found = classes.token_classes(reader, anchors, rule)
     patch = state.patch(found.rows, found.cols)
@@ -52,43 +53,37 @@ def explore(reader: Reader, stored: Anchors) -> None:
     export.show(path)
     exhibits.append(path)
     names = {name: title for name, (title, _draw) in SECTIONS.items()}
-    section = st.segmented_control(
-        "More", list(names), default="layers", key="section", format_func=names.get, required=True, bind="query-params"
-    )
+    section = addresses.segmented("More", names, "section", "layers", names)
     with st.container(key=f"section-{section}"):
         exhibits += SECTIONS[section][1]((reader, anchors, rule, found))
     export.draw(exhibits)
-    state.remember()
 
 
 def choose(reader: Reader, stored: Anchors) -> tuple[Rule, Anchors]:
     """Layer, rule and thresholds."""
     depth = reader.trace.depth
-    if st.session_state.get("layer", 0) > depth:  # chosen for a deeper model
-        st.session_state["layer"] = 0
     slider, words, least, more = st.columns([5, 3, 3, 2], vertical_alignment="bottom", gap="medium")
     rule = Rule(
-        slider.slider(
+        addresses.slider(
             "Layer of the visual tokens",
             0,
             depth,
             0,
             key="layer",
-            bind="query-params",
+            place=slider,
             help=f"0: the connector's output, where the classes are defined · i: the output of block i · {depth}: after the "
             "final norm",
         ),
-        words.segmented_control(
+        addresses.segmented(
             "An anchor counts among the",
             RULES,
-            default=3,
-            key="top",
-            format_func={1: "best word", 3: "best three"}.get,
-            required=True,
-            bind="query-params",
+            "top",
+            3,
+            {1: "best word", 3: "best three"},
+            words,
             help="Best three is the published rule; best word is stricter.",
         ),
-        least.slider("… with a cosine of at least", 0.0, 1.0, 0.0, 0.05, key="cosine", bind="query-params"),
+        addresses.slider("… with a cosine of at least", 0.0, 1.0, 0.0, 0.05, key="cosine", place=least),
     )
     with more.popover("Anchors", icon=":material/tune:"):
         return rule, classes.moved(stored, move(stored))
@@ -101,9 +96,7 @@ def move(stored: Anchors) -> dict[str, float]:
         return {}
     st.caption(f"What counts as an anchor, among {len(stored.candidates)} words found in {stored.images:,} images.")
     return {
-        name: st.slider(
-            title[0].upper() + title[1:], low, high, stored.thresholds[name], step, key=name, bind="query-params"
-        )
+        name: addresses.slider(title[0].upper() + title[1:], low, high, stored.thresholds[name], step, key=name)
         for name, (title, low, high, step) in MOVABLE.items()
     }
 

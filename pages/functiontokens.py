@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lens.backend.selfcheck import STATES
-from ui import export, navigation, setup, sidebar, state, tokencards, tokenchoice, tokenstate, tokenwalk
+from ui import addresses, export, navigation, setup, sidebar, tokencards, tokenchoice, tokenwalk
 from ui.export import Exhibit
 from ui.tokens import Setting
 from ui.tokensections import SECTIONS
@@ -30,6 +30,7 @@ ALL = {
 
 
 @st.fragment
+@addresses.attended
 def explore(setting: Setting) -> None:
     """All that follows a click."""
     st.html(f'<p class="tl-how">{tokencards.about(setting)}</p>')
@@ -38,18 +39,14 @@ def explore(setting: Setting) -> None:
         exhibits += tokenwalk.curves(setting)
         exhibits += tokenwalk.walk(setting)
     names = {name: title for name, (title, _draw) in ALL.items()}
-    section = st.segmented_control(
-        "More", list(names), default="text", key="part", format_func=names.get, required=True, bind="query-params"
-    )
+    section = addresses.segmented("More", names, "part", "text", names)
     with st.container(key=f"section-{section}"):
         exhibits += ALL[section][1](setting)
     if exhibits:
         export.draw(exhibits)
-    state.remember()
 
 
 navigation.enter()
-tokenstate.adopt()
 st.markdown("### Function tokens")
 st.caption("Which features the most frequent tokens switch on, and what remains once their frequency is taken out.")
 the_spec = sidebar.draw()

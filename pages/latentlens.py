@@ -12,7 +12,7 @@ from lens.figures.canvas import REGION, Cell, outline
 from lens.figures.latentlens import patch_picture, word_grid
 from lens.latentlens.index import Index
 from lens.latentlens.reading import Reading, default_layer, rows_of, score
-from ui import answers, cards, export, navigation, readings, sidebar, state
+from ui import addresses, answers, cards, export, navigation, readings, sidebar, state
 from ui.clicks import said, take_selection, taken
 from ui.export import Exhibit
 from ui.neighboursections import SECTIONS
@@ -33,10 +33,11 @@ background, is a hub rather than a finding. Similarities come from {recall}. Wha
 
 
 @st.fragment
+@addresses.attended
 def explore(reader: Reader, index: Index | None) -> None:
     """All that follows a click or a slider. No block of the model runs in here."""
     layer, lens, overlay = choose(reader, index)
-    state.remember()
+    addresses.write()
     grid = visual_grid(reader.encoded.token_map)
     row, col = state.patch(grid.rows, grid.cols)
     whole = readings.whole_picture(reader, index, layer, lens)
@@ -63,46 +64,28 @@ def explore(reader: Reader, index: Index | None) -> None:
         for column, (name, found) in zip(columns, nearest.items(), strict=True):
             column.html(cards.lens_column(name, found))
     names = {name: title for name, (title, _draw) in SECTIONS.items()}
-    section = st.segmented_control(
-        "More", list(names), default="layers", key="part", format_func=names.get, required=True, bind="query-params"
-    )
+    section = addresses.segmented("More", names, "part", "layers", names)
     with st.container(key=f"section-{section}"):
         exhibits = SECTIONS[section][1](View(reader, index, layer, lens, (row, col)))
     export.draw([picture, *exhibits])
-    state.remember()
 
 
 def choose(reader: Reader, index: Index | None) -> tuple[int, str, str]:
     """Layer, the lens that is drawn over the picture, and how."""
     depth, names = reader.trace.depth, readings.lenses(index, reader)
-    if st.session_state.get("layer", 0) > depth:  # chosen for a deeper model
-        st.session_state["layer"] = default_layer(depth)
     slider, lens, overlay = st.columns([5, 5, 4], vertical_alignment="bottom", gap="medium")
     return (
-        slider.slider(
+        addresses.slider(
             "Layer of the visual tokens",
             0,
             depth,
             default_layer(depth),
             key="layer",
-            bind="query-params",
+            place=slider,
             help=f"0: the connector's output · i: the output of block i · {depth}: after the final norm",
         ),
-        one_of(lens, "Over the picture", "lens", {name: cards.TITLES[name] for name in names}),
-        one_of(overlay, "Shown as", "overlay", OVERLAYS),
-    )
-
-
-def one_of(place: st.delta_generator.DeltaGenerator, title: str, key: str, options: dict[str, str]) -> str:
-    """A choice that is kept in the address."""
-    return place.segmented_control(
-        title,
-        list(options),
-        default=next(iter(options)),
-        key=key,
-        format_func=options.get,
-        bind="query-params",
-        required=True,
+        addresses.segmented("Over the picture", names, "lens", names[0], cards.TITLES, lens),
+        addresses.segmented("Shown as", OVERLAYS, "overlay", "similarity", OVERLAYS, overlay),
     )
 
 

@@ -9,7 +9,20 @@ import streamlit as st
 from lens.backend.encoding import visual_grid
 from lens.backend.selfcheck import PATCHES
 from lens.errors import LensError
-from ui import answers, export, mapchoice, maps, mapspecific, mapstate, mapviews, navigation, setup, sidebar, state
+from ui import (
+    addresses,
+    answers,
+    export,
+    mapchoice,
+    maps,
+    mapspecific,
+    mapstate,
+    mapviews,
+    navigation,
+    setup,
+    sidebar,
+    state,
+)
 from ui.export import Exhibit
 from ui.maps import Question, Shown
 from ui.mapsections import SECTIONS
@@ -33,6 +46,7 @@ PEAKS = "how far the highest patch lies above the mean, in standard deviations; 
 
 
 @st.fragment
+@addresses.attended
 def explore(question: Question) -> None:
     """All that follows a click or a slider. No block of the model runs in here, but for a typed word."""
     kind, rule = mapchoice.query(question)
@@ -44,7 +58,7 @@ def explore(question: Question) -> None:
         looks = mapchoice.looks(has_head)
         points = mapchoice.points(grid.rows)
         threshold = mapchoice.threshold(has_head)
-    state.remember()
+    addresses.write()
     if kind == "word" and not mapstate.word():
         left.info("Type the name of a thing, such as cat.")
         return
@@ -71,13 +85,10 @@ def explore(question: Question) -> None:
     exhibits.append(mapviews.curve(shown))
     export.show(exhibits[-1])
     names = {name: title for name, (title, _draw) in SECTIONS.items()}
-    section = st.segmented_control(
-        "More", list(names), default="layers", key="more", format_func=names.get, required=True, bind="query-params"
-    )
+    section = addresses.segmented("More", names, "more", "layers", names)
     with st.container(key=f"section-{section}"):
         exhibits += SECTIONS[section][1](shown)
     export.draw(exhibits)
-    state.remember()
 
 
 def draw_map(shown: Shown, looks: Looks, patch: tuple[int, int]) -> list[Exhibit]:
@@ -102,7 +113,6 @@ def take_patch() -> None:
 
 
 navigation.enter()
-state.adopt(mapstate.OWN)
 st.markdown("### SEG maps")
 st.caption("What is a token similar to in the picture?")
 the_spec = sidebar.draw(maps.usual_model(), maps.usual_prompt)

@@ -14,7 +14,7 @@ from lens.embedlens.causal import SUBLAYERS
 from lens.embedlens.classes import CLASSES, TokenClasses
 from lens.embedlens.layers import QUANTITIES
 from lens.embedlens.plane import picture_plane
-from ui import classcards, classcontrols, classes, classviews, export, state
+from ui import addresses, classcards, classcontrols, classes, classviews, export, state
 from ui.classcontrols import View
 from ui.clicks import take_click
 from ui.export import Exhibit
@@ -121,9 +121,7 @@ def token_map(view: View) -> list[Exhibit]:
 def causal_tests(view: View) -> list[Exhibit]:
     """What the tokens do to the answer."""
     reader, anchors, rule, _found = view
-    name = st.segmented_control(
-        "Test", list(TESTS), default="prune", key="causal", format_func=TESTS.get, required=True, bind="query-params"
-    )
+    name = addresses.segmented("Test", TESTS, "causal", "prune", TESTS)
     if name == "norm":
         found = offered(
             "norm", classes.key(reader, anchors), "Run at seven norms", classes.norm_work(reader),
@@ -235,7 +233,7 @@ def other_rules(view: View) -> list[Exhibit]:
     )  # fmt: skip
     if rules is None:
         return []
-    budget = st.slider("Budget: share of visual tokens kept", 0.05, 0.95, 0.5, 0.05, key="budget", bind="query-params")
+    budget = addresses.slider("Budget: share of visual tokens kept", 0.05, 0.95, 0.5, 0.05, key="budget")
     chosen = sets(rules, found.labels, found.margin, budget)
     matrix = classviews.agreement_matrix(reader, anchors, rule, chosen)
     export.show(matrix)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from ui import state
+from ui import addresses, state
 
 NOTE, TAKEN = "drag-note", "drags-taken"
 """In the session: what was said of the last drag, with the picture it was about; how many selections were taken."""
@@ -40,7 +40,7 @@ def take_selection(chart: str, boxes: np.ndarray, size: tuple[int, int]) -> Call
         if not cells and not dragged:  # Plotly empties what it no longer shows
             return
         st.session_state[TAKEN] = taken() + 1
-        st.session_state[NOTE] = (st.query_params.get("image"), remark(selection, boxes, size) if dragged else "")
+        st.session_state[NOTE] = (addresses.get("image"), remark(selection, boxes, size) if dragged else "")
         if len(cells) > 1 or (cells and dragged):
             state.choose_region(cells, *boxes.shape[:2])
         elif cells:
@@ -58,7 +58,7 @@ def taken() -> int:
 def said() -> str:
     """What is to be said of the last drag over the picture in view; mostly nothing."""
     picture, text = st.session_state.get(NOTE, (None, ""))
-    return text if picture == st.query_params.get("image") else ""
+    return text if picture == addresses.get("image") else ""
 
 
 def remark(selection: Mapping[str, Any], boxes: np.ndarray, size: tuple[int, int]) -> str:

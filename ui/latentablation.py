@@ -13,7 +13,7 @@ from lens.figures.latentlens import patch_picture
 from lens.figures.steering import next_tokens
 from lens.latentlens.ablation import WAYS, EachAlone, ablate, each_alone
 from lens.progress import Report
-from ui import causalviews, classcards, export, state
+from ui import addresses, causalviews, classcards, export, state
 from ui.clicks import take_click
 from ui.export import Exhibit
 from ui.latentregions import counted
@@ -21,6 +21,7 @@ from ui.readings import View
 from ui.work import offered, runs
 
 NAMES = {"drop": "Drop", "mean": "Mean", "zero": "Zero"}
+BESIDE = {"anywhere": "20 random sets", "near": "20 sets nearby", "none": "Nothing"}
 CONTROLS = 20
 EACH = {"logprob": "The answer's likelihood", "kl": "The next token"}
 
@@ -53,14 +54,13 @@ def choose(view: View) -> tuple[str, int, bool, int]:
     """How, at which layer, and what it is compared with."""
     depth = view.reader.trace.depth
     first, second, third = st.columns([4, 6, 5], vertical_alignment="bottom", gap="medium")
-    way = first.segmented_control(
-        "Ablate by", list(WAYS), default="drop", key="way", format_func=NAMES.get, required=True, bind="query-params",
+    way = addresses.segmented(
+        "Ablate by", WAYS, "way", "drop", NAMES, first,
         help="Drop: no other token sees the patch. Mean: its state becomes the mean of all visual tokens of this picture. "
         "Zero: its state becomes zero, which no real patch has.",
     )  # fmt: skip
-    beside = second.segmented_control(
-        "Compared with", ["anywhere", "near", "none"], default="anywhere", key="ablated-beside", required=True,
-        format_func={"anywhere": "20 random sets", "near": "20 sets nearby", "none": "Nothing"}.get, bind="query-params",
+    beside = addresses.segmented(
+        "Compared with", BESIDE, "ablated-beside", "anywhere", BESIDE, second,
         help="Random sets hold as many other patches, drawn with a fixed seed.",
     )  # fmt: skip
     layer = 0

@@ -13,7 +13,7 @@ from lens.figures import alignment as figures
 from lens.latentlens.alignment import SHUFFLED, Alignment, align, align_pictures
 from lens.latentlens.index import Index
 from lens.progress import Report
-from ui import cards, export, readings
+from ui import addresses, cards, export, readings
 from ui.classes import pictures
 from ui.export import Exhibit
 from ui.folders import ask_folder
@@ -30,9 +30,7 @@ def text_layers(view: View) -> list[Exhibit]:
     if view.index is None:
         st.info("This matrix needs a text index; build one with `python -m lens index build`.")
         return []
-    kind = st.segmented_control(
-        "Of", list(SETS), default="one", key="aligned", format_func=SETS.get, required=True, bind="query-params"
-    )
+    kind = addresses.segmented("Of", SETS, "aligned", "one", SETS)
     folder = ""
     if kind == "folder":
         folder = ask_folder("Folder of images on the computer that runs TokenLens", "aligned-folder")

@@ -12,7 +12,7 @@ from lens.figures.tokenplane import Dots, token_plane
 from lens.latentlens.index import Index
 from lens.latentlens.plane import Plane, Points, flat, folded, gather
 from lens.progress import Report
-from ui import cards, export, readings
+from ui import addresses, cards, export, readings
 from ui.clicks import take_click
 from ui.export import Exhibit
 from ui.readings import View
@@ -53,21 +53,15 @@ def token_map(view: View) -> list[Exhibit]:
 def choose() -> tuple[str, str, bool, str]:
     """Which tokens, by what they are coloured, whether the two clouds are laid upon each other, and the projection."""
     first, second, third, fourth = st.columns([10, 10, 5, 6], vertical_alignment="bottom", gap="medium")
-    scope = first.segmented_control(
-        "Visual tokens of", list(SCOPES), default="layer", key="plane-of", format_func=SCOPES.get, required=True,
-        bind="query-params",
-    )  # fmt: skip
-    colour = second.segmented_control(
-        "Coloured by", list(COLOURS), default="word", key="plane-colour", format_func=COLOURS.get, required=True,
-        bind="query-params",
-    )  # fmt: skip
-    method = third.segmented_control(
-        "Projection", list(METHODS), default="PCA", key="plane-method", required=True, bind="query-params",
+    scope = addresses.segmented("Visual tokens of", SCOPES, "plane-of", "layer", SCOPES, first)
+    colour = addresses.segmented("Coloured by", COLOURS, "plane-colour", "word", COLOURS, second)
+    method = addresses.segmented(
+        "Projection", METHODS, "plane-method", "PCA", place=third,
         help="PCA keeps as much of the variance as two axes can hold. UMAP keeps who is near whom; it takes some seconds, "
         "and the first time up to a minute.",
     )  # fmt: skip
-    centred = fourth.toggle(
-        "Centre each cloud", key="plane-centred", bind="query-params",
+    centred = addresses.toggle(
+        "Centre each cloud", "plane-centred", place=fourth,
         help="Takes the mean of the visual tokens off them and that of the texts off these, which hides how far apart the "
         "two are and shows whether their inner order agrees.",
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TypeVar
 
 import streamlit as st
 
@@ -14,24 +13,13 @@ from lens.segmaps.asking import PROMPT, TOKEN_RULES, Asked
 from lens.segmaps.maps import SCALES, SIMILARITIES
 from lens.segmaps.masks import LITTLE, QUANTILE
 from lens.segmaps.points import READ_7B, PointRule
-from ui import maps, mapstate, mapviews, state
+from ui import addresses, maps, mapstate, mapviews, state
 from ui.maps import Question, Shown, Threshold
 from ui.mapviews import PARTS, Looks
 from ui.tokenstrip import Piece, strip
 
 MASKS = {"head": "Mask head", "otsu": "Otsu", "quantile": "Highest share", "value": "Above"}
 """Where a mask comes from: the model's own decoder, or a threshold of the map."""
-Value = TypeVar("Value")
-
-
-def follows(key: str, value: Value) -> Value:
-    """``value`` as the default of a widget, where it depends on the model: what the reader left at the former model's
-    default moves to this one's."""
-    before = st.session_state.get(f"default-{key}", value)
-    if before != value and st.session_state.get(key) == before:
-        st.session_state[key] = value
-    st.session_state[f"default-{key}"] = value
-    return value
 
 
 def ask(question: Question) -> None:
@@ -56,9 +44,9 @@ def ask(question: Question) -> None:
     st.session_state["thing"] = maps.segment_word(question)
     place.text_input("Segment the", key="thing", placeholder="cat", on_change=_take_thing, args=(asked.seg.prompt,))
     if not asked.segs or question.forced:
+        st.session_state["forced_box"] = mapstate.forced()
         switch.toggle(
             f"Ask for the {'mask' if question.head else 'map'} anyway",
-            value=mapstate.forced(),
             key="forced_box",
             on_change=lambda: mapstate.force(st.session_state["forced_box"]),
             help=f"Puts “{asked.seg.answer}” into the model's mouth, so there is a {asked.seg.text} that it didn't say.",
@@ -81,7 +69,7 @@ def _take_thing(prompt: str) -> None:
 
 
 def _turn_to(model: str, thing: str) -> None:
-    st.session_state["model"] = model
+    addresses.put(model=model)
     _ask_for(PROMPT, thing)
 
 
@@ -101,16 +89,16 @@ def query(question: Question) -> tuple[str, str | None]:
     )  # fmt: skip
     rule = None
     if kind == "word":
+        st.session_state["word_box"] = mapstate.word()
         second.text_input(
-            "Word", value=mapstate.word(), key="word_box", placeholder="cat",
+            "Word", key="word_box", placeholder="cat",
             on_change=lambda: mapstate.choose_word(st.session_state["word_box"]),
             help="Read by itself, behind “This is a picture of a” and without the picture: a short run of the text model.",
         )  # fmt: skip
     elif kind in ("seg", "token"):
         own = asked.seg.rule if kind == "seg" and asked.seg else "p"
-        rule = second.segmented_control(
-            "State that is read", TOKEN_RULES, default=follows(f"{kind}_rule", own), key=f"{kind}_rule", required=True,
-            bind="query-params",
+        rule = addresses.segmented(
+            "State that is read", TOKEN_RULES, f"{kind}_rule", own, place=second,
             help="p: the token's own state · p-1: the state before it, from which the model says the token. LISA and READ "
             "read p-1, Sa2VA and demo-seg p.",
         )  # fmt: skip
@@ -144,34 +132,28 @@ def reading(asked: Asked) -> tuple[int, str, str]:
     compared where they share most, half way, without what all patches share."""
     depth = asked.trace.depth
     layer, similarity = (depth, "dot") if asked.seg else (depth // 2, "centred")
-    if st.session_state.get("layer", 0) > depth:  # chosen for a deeper model
-        st.session_state["layer"] = layer
     slider, first, second = st.columns(3, vertical_alignment="bottom", gap="medium")
     return (
-        slider.slider(
-            "Layer of query and patches", 0, depth, follows("layer", layer), key="layer", bind="query-params",
+        addresses.slider(
+            "Layer of query and patches", 0, depth, layer, key="layer", place=slider,
             help=f"0: embeddings and the connector's output · i: the output of block i · {depth}: after the final norm",
         ),
-        first.segmented_control(
-            "Similarity", SIMILARITIES, default=follows("similarity", similarity), key="similarity", required=True,
-            bind="query-params",
+        addresses.segmented(
+            "Similarity", SIMILARITIES, "similarity", similarity, place=first,
             help="dot: the plain product, as LISA and READ score · cosine: lengths taken out · centred: cosine after the "
             "mean patch was taken from both",
         ),
-        second.segmented_control("Scale", SCALES, default="min-max", key="scale", required=True, bind="query-params"),
+        addresses.segmented("Scale", SCALES, "scale", "min-max", place=second),
     )  # fmt: skip
 
 
 def looks(has_head: bool) -> Looks:
     """What is drawn over the picture: at first the mask too, where the model has a head that makes one."""
     usual = ["smooth", "points", *(["mask"] if has_head else [])]
-    parts = st.pills(
-        "Drawn over the picture", list(PARTS), default=follows("parts", usual), key="parts", format_func=PARTS.get,
-        selection_mode="multi", bind="query-params",
-    )  # fmt: skip
+    parts = addresses.pills("Drawn over the picture", PARTS, "parts", usual, PARTS)
     left, right = st.columns(2, gap="medium")
-    opacity = left.slider("Opacity", 0.0, 1.0, 0.6, 0.05, key="opacity", bind="query-params")
-    lines = right.slider("Contour lines", 1, 9, 4, key="lines", bind="query-params", disabled="contours" not in parts)
+    opacity = addresses.slider("Opacity", 0.0, 1.0, 0.6, 0.05, key="opacity", place=left)
+    lines = addresses.slider("Contour lines", 1, 9, 4, key="lines", place=right, disabled="contours" not in parts)
     return Looks(opacity, tuple(parts), lines)
 
 
@@ -179,16 +161,15 @@ def points(rows: int) -> PointRule:
     """Which cells of a map of so many rows become points."""
     usual = READ_7B
     one, other = st.columns(2, gap="medium")
-    low, high = one.slider(
-        "Negative up to, positive from", 0.0, 1.0, (usual.negative, usual.positive), 0.05, key="bounds",
-        bind="query-params",
+    low, high = addresses.slider(
+        "Negative up to, positive from", 0.0, 1.0, (usual.negative, usual.positive), 0.05, key="bounds", place=one,
         help="Of the min-max map: cells from the upper bound are positive points, cells up to the lower one negative, those "
         "between neutral. READ takes 0.8 and 0.2, and the first 30 points: positive, then negative, then neutral.",
     )  # fmt: skip
-    count = other.slider("Points, at most", 1, 100, usual.count, key="count", bind="query-params")
-    coarser = st.segmented_control(
-        "Map made coarser for points by", [1, 2, 3, 4], default=follows("coarser", max(1, round(rows / 12))),
-        key="coarser", required=True, bind="query-params", help="READ makes its 24 x 24 patches 12 x 12.",
+    count = addresses.slider("Points, at most", 1, 100, usual.count, key="count", place=other)
+    coarser = addresses.segmented(
+        "Map made coarser for points by", (1, 2, 3, 4), "coarser", min(4, max(1, round(rows / 12))),
+        help="READ makes its 24 x 24 patches 12 x 12.",
     )  # fmt: skip
     return PointRule(count, high, low, coarser)
 
@@ -196,19 +177,16 @@ def points(rows: int) -> PointRule:
 def threshold(has_head: bool) -> Threshold:
     """Where the mask comes from."""
     names = [name for name in MASKS if name != "head" or has_head]
-    if st.session_state.get("mask_rule", names[0]) not in names:  # chosen for a model with a mask head
-        st.session_state["mask_rule"] = "otsu"
-    rule = st.segmented_control(
-        "Mask", names, default=follows("mask_rule", names[0]), key="mask_rule", format_func=MASKS.get, required=True,
-        bind="query-params",
+    rule = addresses.segmented(
+        "Mask", names, "mask_rule", names[0], MASKS,
         help="Otsu: the threshold that parts the map best in two · Highest share: so much of the map · Above: a "
         "similarity of the min-max map" + (" · Mask head: the model's own decoder" if has_head else ""),
     )  # fmt: skip
     if rule == "quantile":
-        share = st.slider("Share of the map", 0.01, 0.99, 1 - QUANTILE, 0.01, key="share", bind="query-params")
+        share = addresses.slider("Share of the map", 0.01, 0.99, 1 - QUANTILE, 0.01, key="share")
         return rule, 1 - share
     if rule == "value":
-        return rule, st.slider("Similarity above", 0.0, 1.0, 0.5, 0.01, key="above", bind="query-params")
+        return rule, addresses.slider("Similarity above", 0.0, 1.0, 0.5, 0.01, key="above")
     return rule, None
 
 

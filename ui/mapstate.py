@@ -1,6 +1,6 @@
 """The state of the SEG maps page that no widget holds: the query in view, and the mask that a map is compared with.
 
-The query stands in the address, as :mod:`ui.state` keeps what all pages share: its kind, and which token of the text it is,
+The query stands in the address (:mod:`ui.addresses`): its kind, and which token of the text it is,
 counted from where prompt or answer begin, so that another prompt or model keeps the place. The reader's mask stays in the
 session: an address can't hold it.
 """
@@ -17,13 +17,12 @@ from lens.backend.maskfiles import Mask
 from lens.backend.packedmasks import PackedMask, pack
 from lens.segmaps.asking import Asked
 from lens.segmaps.specificity import WORDS
-from ui import state
+from ui import addresses
+from ui.addressforms import listed
 from ui.state import Reader
 
 KINDS = {"seg": "<SEG>", "token": "Token of the text", "word": "Typed word", "patch": "Patch"}
 """What a map may start from, by the kind of its query."""
-OWN = ("query", "token", "word", "forced", "controls")
-"""Their names in the address."""
 LONGEST = 60
 """Characters of a typed word that are kept; of control words four times as many."""
 
@@ -35,13 +34,18 @@ def kinds(asked: Asked) -> list[str]:
 
 def kind(asked: Asked) -> str:
     """The kind of query in view: the one chosen, else <SEG> where the answer has one, else a token of the text."""
-    held = state.held("query", "")
-    return held if held in kinds(asked) else "seg" if asked.segs else "token"
+    known = [*kinds(asked)]
+    usual = "seg" if asked.segs else "token"
+    held = addresses.get("query") or usual
+    if held not in known:
+        addresses.unknown("query", f"one of {listed(known)}", KINDS[usual])
+        return usual
+    return held
 
 
 def choose_kind(name: str) -> None:
     """Start from another kind of query."""
-    state.put("query", name)
+    addresses.put(query=name)
 
 
 def spans(asked: Asked) -> dict[str, range]:
@@ -53,25 +57,27 @@ def spans(asked: Asked) -> dict[str, range]:
 
 def token(asked: Asked, default: int) -> int:
     """The position of the token in view; ``default`` while none was chosen, or when the text in view hasn't that many."""
-    found = re.fullmatch(r"(prompt|answer)-(\d{1,5})", state.held("token", ""))
+    held = addresses.get("token")
+    found = re.fullmatch(r"(prompt|answer)-([0-9]{1,5})", held)
     if found:
         span = spans(asked)[found[1]]
         if int(found[2]) < len(span):
             return span[int(found[2])]
+    if held:
+        sizes = " or ".join(f"{name}-0 to {name}-{len(span) - 1}" for name, span in spans(asked).items() if len(span))
+        addresses.unknown("token", f"a token of this text ({sizes})", "the usual one")
     return default
 
 
 def choose_patch(row: int, col: int) -> None:
     """Start from a patch."""
-    state.choose_patch(row, col)
-    choose_kind("patch")
+    addresses.put(patch=f"{row},{col}", region=None, query="patch")
 
 
 def choose_token(asked: Asked, position: int) -> None:
     """Start from a token of the text; from a <SEG> of the answer as what it is."""
     name, span = next((name, span) for name, span in spans(asked).items() if position in span)
-    state.put("token", f"{name}-{position - span.start}")
-    choose_kind("seg" if position in asked.segs else "token")
+    addresses.put(token=f"{name}-{position - span.start}", query="seg" if position in asked.segs else "token")
 
 
 def seg_number(asked: Asked) -> int:
@@ -87,44 +93,40 @@ def seg_position(asked: Asked) -> int | None:
 
 def word() -> str:
     """The typed word."""
-    return state.held("word", "")
+    return addresses.get("word")[:LONGEST]
 
 
 def choose_word(text: str) -> None:
     """Start from a typed word."""
-    state.put("word", text.strip()[:LONGEST])
+    addresses.put(word=text.strip()[:LONGEST] or None)
 
 
 def controls() -> str:
     """The control words, with commas between them."""
-    return state.held("controls", ", ".join(WORDS))
+    return addresses.get("controls").strip() or ", ".join(WORDS)
 
 
 def choose_controls(text: str) -> None:
     """Take other control words; none: the usual ones."""
-    if words := text.strip()[: 4 * LONGEST]:
-        state.put("controls", words)
-    else:
-        state.drop("controls")
+    addresses.put(controls=text.strip()[: 4 * LONGEST] or None)
 
 
 def forced() -> bool:
     """Whether the answer with <SEG> is put into the model's mouth."""
-    return state.held("forced", "") == "yes"
+    held = addresses.get("forced")
+    if held not in ("", "yes"):
+        addresses.unknown("forced", "yes", "the model's own answer")
+    return held == "yes"
 
 
 def force(wanted: bool) -> None:
     """Force the answer with <SEG>, or let the model answer."""
-    if wanted:
-        state.put("forced", "yes")
-    else:
-        state.drop("forced")
+    addresses.put(forced="yes" if wanted else None)
 
 
 def follow_prompt() -> None:
     """Another question: the answer's <SEG> is in view again, where there is one."""
-    state.drop("query")
-    state.drop("token")
+    addresses.put(query=None, token=None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 import streamlit as st
 
-from ui import state
+from ui import addresses, state
 
 ROOT = Path(__file__).parents[1]
 _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)
@@ -27,12 +29,21 @@ def run() -> None:
         ],
         position="top",
     )
-    state.follow(page.url_path)
+    with around(page.url_path):
+        page.run()
+
+
+@contextmanager
+def around(page: str) -> Iterator[None]:
+    """What every page is drawn in: the address is taken over before, and written afterwards."""
+    state.follow(page)
     outside = _INSIDE.set(True)
     try:
-        page.run()
+        with addresses.attending():
+            yield
     finally:
         _INSIDE.reset(outside)
+        addresses.opened()
 
 
 def enter() -> None:

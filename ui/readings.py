@@ -10,7 +10,7 @@ from lens.errors import IndexMismatch, LensError
 from lens.latentlens.index import Index, find_index, index_folders, indexes_for, open_index
 from lens.latentlens.reading import LENSES, SCORES, PatchReading, Reading, read
 from lens.latentlens.trajectory import Trajectory, trajectory
-from ui import state
+from ui import addresses, state
 from ui.setup import gives
 from ui.state import Reader
 
@@ -43,6 +43,7 @@ WITHOUT = (
 )
 
 
+@addresses.attended
 def choose_index(reader: Reader) -> Index | None:
     """The index in use, chosen from those there are, at first the usual one of the model's row, else one that fits the
     model; ``None`` (and a message) when none does."""
@@ -52,11 +53,11 @@ def choose_index(reader: Reader) -> Index | None:
     if not names:
         st.info(WITHOUT)
         return None
-    name = st.selectbox("Text index", names, key="index", bind="query-params") if len(names) > 1 else names[0]
+    name = addresses.select_if_any("Text index", names, "index")
     try:
         return _open(name, reader.loaded.fingerprint, reader)
     except LensError as error:
-        if isinstance(error, IndexMismatch) and name not in (usual, st.query_params.get("index")):
+        if isinstance(error, IndexMismatch) and name not in (usual, addresses.get("index")):
             st.info(WITHOUT)  # nobody chose it
         else:
             state.show_error(error)

@@ -16,7 +16,7 @@ from lens.backend.store import STORE
 from lens.backend.tracing import hidden_sites
 from lens.errors import LensError
 from lens.gallery import gallery
-from ui import state
+from ui import addresses, state
 from ui.setup import ready_model, require
 from ui.state import Reader
 
@@ -25,6 +25,7 @@ VIEWS = {False: "Whole", True: "Tiles"}
 """The first view is the coarse one of the whole picture."""
 
 
+@addresses.attended
 def draw(model: str | None = None, prompt: Callable[[ModelSpec], str] = lambda _: DEFAULT_PROMPT) -> ModelSpec:
     """The widgets; the model in use. ``model``: what the page shows while none was chosen, if that isn't the catalog's
     first; ``prompt``: what it asks a model while nothing was typed."""
@@ -35,6 +36,7 @@ def draw(model: str | None = None, prompt: Callable[[ModelSpec], str] = lambda _
     return spec
 
 
+@addresses.attended
 def open_reader(spec: ModelSpec) -> Reader:
     """Model, picture and prompt, traced once; where something is wrong the page says what and ends here."""
     loaded = ready_model(spec)
@@ -56,12 +58,12 @@ def _choose_model(usual: str | None) -> ModelSpec:
     rows = catalog()
     names = list(rows)
     usual = usual or names[0]
-    name = st.selectbox(
+    name = addresses.select(
         "Model",
         names,
-        names.index(usual),
-        key="model",
-        bind="query-params",
+        "model",
+        usual,
+        kept="chosen" in st.session_state,
         help="More models: add rows to catalog.toml in the cache folder (README, “Your own models”).",
     )
     state.note_model(name, usual)
@@ -75,17 +77,13 @@ def choose_view(encoded: Encoded) -> Encoded:
     if len(grids) < 2:
         return encoded
     names = {str(i): f"{VIEWS[i > 0]} ({grid.rows} × {grid.cols})" for i, grid in enumerate(grids)}
-    if st.session_state.get("view", "0") not in names:  # chosen for another picture or model
-        st.session_state["view"] = "0"
     with st.sidebar:
-        chosen = st.segmented_control(
+        chosen = addresses.segmented(
             "View of the picture",
-            list(names),
-            default="0",
-            key="view",
-            format_func=names.get,
-            required=True,
-            bind="query-params",
+            names,
+            "view",
+            "0",
+            names,
             help="This model sees the picture more than once: small as a whole, and cut into tiles, which are put together "
             "here. Each view has visual tokens of its own.",
         )

@@ -1,21 +1,20 @@
-"""The reader's state: model, picture, prompt, layer and patch, one for all pages.
+"""The reader's state: model, picture, prompt and patch, one for all pages.
 
-It lives in the URL, so that a copied address restores all of it. Widgets that Streamlit can bind (layer, prompt, lens)
-bind themselves by their key; the picture and the patch, which no widget holds, are written here. An uploaded picture is
-named by its hash in the URL and found again by it while this server holds it.
+It lives in the address (:mod:`ui.addresses`), so that a copied one restores all of it; what else an address holds is a
+page's own. An uploaded picture is named by its hash and found again by it while this server holds it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from lens.backend.cache import BoundedCache
-from lens.backend.catalog import ModelSpec
+from lens.backend.catalog import ModelSpec, catalog
 from lens.backend.encoding import DEFAULT_PROMPT, Encoded
 from lens.backend.images import Picture, open_picture
 from lens.backend.loading import LoadedModel
@@ -23,18 +22,14 @@ from lens.backend.regions import region_cells, region_text
 from lens.backend.tracing import Trace
 from lens.errors import LensError
 from lens.gallery import gallery
+from ui import addresses
+from ui.addressforms import listed
 
 UPLOAD_BYTES = 512 << 20
 """Memory for uploaded files of all sessions; the least recently used go first."""
 
-SHARED = ("model", "image", "prompt", "layer", "view", "patch", "region")
+SHARED = ("model", "image", "prompt", "view", "patch", "region")
 """What all pages share, by its name in the address; other names are a page's own."""
-
-PLAIN = ("image", "prompt", "patch", "region")
-"""Of the address, what no bound widget holds."""
-
-URL_PROMPT = 2000
-"""Longest prompt that goes into the address: servers and proxies refuse longer request lines."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,58 +65,32 @@ def session() -> str:
 
 
 def follow(page: str) -> None:
-    """Called first in every run. A switch of pages empties the address and forgets the widgets: what all pages share is
-    put back, and what the page itself was last set to."""
-    if st.session_state.get("page", page) != page:
-        for key in ("model", "layer", "view", "prompt_box"):
-            st.session_state.pop(key, None)  # Streamlit would carry over what the former page usually shows
-        chosen = st.session_state.get("chosen")
-        shared = {**st.session_state.get("shared", {}), **({"model": (chosen, chosen)} if chosen else {})}
-        kept = {**st.session_state.get(f"own-{page}", {}), **shared}
-        for key in kept.keys() - st.query_params.keys():
-            st.query_params[key], value = kept[key]
-            if key not in PLAIN:
-                st.session_state[key] = value
+    """Called first in every run. An address that the reader went to is taken over; on a switch of pages what all pages share
+    comes along, and what the page itself was last set to comes back."""
+    before = st.session_state.get("page", page)
+    if addresses.travelled():
+        addresses.load()
+        _follow_address()
+    elif before != page:
+        now = addresses.held()
+        st.session_state[f"own-{before}"] = {name: text for name, text in now.items() if name not in SHARED}
+        shared = {name: text for name, text in now.items() if name in SHARED}
+        addresses.turn({**st.session_state.get(f"own-{page}", {}), **shared, **st.query_params})
     st.session_state["page"] = page
 
 
-def remember() -> None:
-    """Note what the address says, for the page that is turned to next. Called where it may have changed, after the
-    widgets. A widget bound to the address is in it only while it isn't at its default."""
-    now = {key: (text, st.session_state.get(key)) for key, text in st.query_params.items()}
-    now = {key: held for key, held in now.items() if key in PLAIN or held[1] is not None}
-    st.session_state["shared"] = {key: now[key] for key in now if key in SHARED and key != "model"}
-    st.session_state[f"own-{st.session_state['page']}"] = {key: now[key] for key in now if key not in SHARED}
-
-
-def held(key: str, default: str) -> str:
-    """What the address says, else the session: for a page's own state that no widget holds."""
-    return str(st.query_params.get(key, st.session_state.get(key, default)))
-
-
-def put(key: str, value: str) -> None:
-    """Write a page's own state to both."""
-    st.session_state[key] = value
-    st.query_params[key] = value
-
-
-def drop(key: str) -> None:
-    """Take it out of both."""
-    st.session_state.pop(key, None)
-    st.query_params.pop(key, None)
-
-
-def adopt(keys: Iterable[str]) -> None:
-    """Take over what a copied address says, so that a switch of pages keeps it."""
-    for key in keys:
-        if key in st.query_params:
-            st.session_state[key] = st.query_params[key]
+def _follow_address() -> None:
+    st.session_state.pop("chosen", None)
+    if (model := addresses.get("model")) in catalog():
+        st.session_state["chosen"] = model
 
 
 def gallery_key() -> str | None:
     """The key of the gallery photo in view, ``None`` while an upload is."""
-    name = st.query_params.get("image", gallery()[0].key)
-    return name if any(photo.key == name for photo in gallery()) else None
+    name = addresses.get("image")
+    if name.startswith("upload-") and name.removeprefix("upload-") in _uploads():
+        return None
+    return name if any(photo.key == name for photo in gallery()) else gallery()[0].key
 
 
 def choose_gallery(key: str) -> None:
@@ -139,33 +108,33 @@ def keep_upload(data: bytes, name: str) -> None:
 
 
 def picture() -> tuple[Picture, str | None]:
-    """The picture in view, and a sentence when the address names one that isn't to be had."""
-    name = st.query_params.get("image", gallery()[0].key)
+    """The picture in view, and a sentence when the address names an upload that isn't to be had."""
+    name, key = addresses.get("image"), gallery_key()
+    if key is None:
+        digest = name.removeprefix("upload-")
+        found = _uploads().get(digest, _gone)
+        return replace(found, name=st.session_state.get("upload-names", {}).get(digest, found.name)), None
+    shown = next(photo for photo in gallery() if photo.key == key)
     if name.startswith("upload-"):
-        held = _uploads()
-        if (digest := name.removeprefix("upload-")) in held:
-            found = held.get(digest, _gone)
-            return replace(found, name=st.session_state.get("upload-names", {}).get(digest, found.name)), None
-        first = gallery()[0]
-        _set_image(first.key)
-        return _gallery_picture(first.key), (
-            f"The address names an uploaded picture that this server no longer holds, so {first.title} is shown; "
+        return _gallery_picture(key), (
+            f"The address names an uploaded picture that this server no longer holds, so {shown.title} is shown; "
             "upload yours again."
         )
-    key = gallery_key()
-    if key is None:
-        key = gallery()[0].key
-        _set_image(key)
+    if name not in ("", key):
+        wanted = listed([photo.key for photo in gallery()])
+        addresses.unknown("image", f"one of {wanted}, or an uploaded picture", shown.title)
     return _gallery_picture(key), None
 
 
 def patch(rows: int, cols: int) -> tuple[int, int]:
     """The patch in view; the middle of the grid while none has been chosen, or when the address names none of it."""
-    found = re.fullmatch(r"(\d{1,4}),(\d{1,4})", st.query_params.get("patch", ""))
-    if found:
-        row, col = int(found[1]), int(found[2])
-        if row < rows and col < cols:
-            return row, col
+    asked = addresses.get("patch")
+    found = re.fullmatch(r"([0-9]{1,4}),([0-9]{1,4})", asked)
+    if found and int(found[1]) < rows and int(found[2]) < cols:
+        return int(found[1]), int(found[2])
+    if asked:
+        wanted = f"a patch of this picture's {rows} rows and {cols} columns, counted from 0"
+        addresses.unknown("patch", wanted, f"patch {rows // 2},{cols // 2}")
     return rows // 2, cols // 2
 
 
@@ -176,41 +145,31 @@ def note_model(name: str, usual: str) -> None:
 
 
 def prompt(usual: str = DEFAULT_PROMPT) -> str:
-    """The prompt in use, right or wrong: the one last typed, else the address's, else what the page ``usual``ly asks."""
-    return st.session_state.get("prompt", st.query_params.get("prompt", usual))
+    """The prompt in use, right or wrong: the one last typed, else what the page ``usual``ly asks."""
+    return addresses.get("prompt") or usual
 
 
 def choose_prompt(text: str, usual: str = DEFAULT_PROMPT) -> None:
-    """Use a prompt on every page; the ``usual`` one of the page in view is no choice. One too long for an address is kept
-    in the session alone."""
-    st.session_state["prompt"] = text
-    st.query_params.pop("prompt", None)
-    if text == usual:
-        del st.session_state["prompt"]
-    elif len(text) <= URL_PROMPT:
-        st.query_params["prompt"] = text
+    """Use a prompt on every page; the ``usual`` one of the page in view is no choice."""
+    addresses.put(prompt=None if text in ("", usual) else text)
 
 
 def choose_patch(row: int, col: int) -> None:
     """Put a patch in view on every page. Patch and region are one selection: it takes the region away."""
-    st.query_params["patch"] = f"{row},{col}"
-    st.query_params.pop("region", None)
-    remember()
+    addresses.put(patch=f"{row},{col}", region=None)
 
 
 def region(rows: int, cols: int) -> tuple[tuple[int, int], ...]:
     """The patches of the region in view, in reading order; none while none has been chosen for this grid."""
-    return region_cells(st.query_params.get("region", ""), (rows, cols))
+    cells = region_cells(asked := addresses.get("region"), (rows, cols))
+    if asked and not cells:
+        addresses.unknown("region", f"a region of this picture's {rows} rows and {cols} columns", "no region")
+    return cells
 
 
 def choose_region(cells: Collection[tuple[int, int]], rows: int, cols: int) -> None:
     """Put a region in view on every page; no cells take it away."""
-    text = region_text(cells, (rows, cols))
-    if text:
-        st.query_params["region"] = text
-    else:
-        st.query_params.pop("region", None)
-    remember()
+    addresses.put(region=region_text(cells, (rows, cols)) or None)
 
 
 def show_error(error: LensError) -> None:
@@ -226,9 +185,7 @@ def _unnamed(digest: str) -> str:
 
 
 def _set_image(name: str) -> None:
-    st.query_params["image"] = name
-    for key in ("patch", "region"):
-        st.query_params.pop(key, None)
+    addresses.put(image=name, patch=None, region=None)
 
 
 def _gone() -> Picture:

@@ -15,13 +15,14 @@ from lens.functiontokens.counts import CUT
 from lens.functiontokens.features import FeaturesSpec, features_for, left_out
 from lens.functiontokens.graph import FeatureGraph, graphs_for
 from lens.functiontokens.nulls import MIN_FIRINGS
-from ui import state, tokens, tokenstate
+from ui import addresses, state, tokens, tokenstate
 from ui.tokens import LISTED, Setting
 
 FREQUENT = "most frequent"
 DEFINITIONS = (FREQUENT, LISTED)
 
 
+@addresses.attended
 def choose(spec: ModelSpec, loaded: LoadedModel) -> Setting | None:
     """Draw the controls; ``None`` (and a message) where nothing can be opened."""
     folders = graphs_for(loaded)
@@ -44,24 +45,23 @@ def choose(spec: ModelSpec, loaded: LoadedModel) -> Setting | None:
     with second:
         how = FREQUENT
         if graph is not None:
-            how = st.segmented_control(
-                "Function tokens are the", DEFINITIONS, default=FREQUENT, key="defined", required=True,
-                bind="query-params",
+            how = addresses.segmented(
+                "Function tokens are the", DEFINITIONS, "defined", FREQUENT,
                 help="The most frequent tokens that together make up a share of the corpus (the paper's way, at 40 %), or "
                 "the closed-class words of English and punctuation.",
             )  # fmt: skip
     with third:
         cut = CUT
         if graph is not None:
-            cut = st.slider(
-                "… up to this share of the corpus", 0.30, 0.50, CUT, 0.05, key="cut", bind="query-params", format="percent",
+            cut = addresses.slider(
+                "… up to this share of the corpus", 0.30, 0.50, CUT, 0.05, key="cut", format="percent",
                 disabled=how == LISTED,
             )  # fmt: skip
     with fourth:
         n = 1
         if graph is not None:
-            n = st.select_slider(
-                "Firings that make an edge", MIN_FIRINGS, 1, key="firings_n", bind="query-params",
+            n = addresses.select_slider(
+                "Firings that make an edge", MIN_FIRINGS, 1, key="firings_n",
                 help="A token and a feature are joined if the feature fired on the token at least so often.",
             )  # fmt: skip
     if graph is None:
@@ -75,9 +75,7 @@ def _folder(folders: dict[str, Path]) -> Path | None:
     names = list(folders)
     if not names:
         return None
-    if len(names) == 1:
-        return folders[names[0]]
-    return folders[st.selectbox("Corpus", names, key="graph", bind="query-params")]
+    return folders[addresses.select_if_any("Corpus", names, "graph")]
 
 
 def _basis(loaded: LoadedModel, folder: Path | None) -> FeaturesSpec:
@@ -90,9 +88,9 @@ def _basis(loaded: LoadedModel, folder: Path | None) -> FeaturesSpec:
     names = [*joined, *others]
     usual = joined or [name for name in others if known[name].kind == "sae"] or others
     return known[
-        st.selectbox(
-            "Features", names, index=names.index(usual[len(usual) // 2]), key="basis", bind="query-params",
-            format_func=lambda name: known[name].title + ("" if name in joined or not joined else " (no graph)"),
+        addresses.select(
+            "Features", names, "basis", usual[len(usual) // 2],
+            lambda name: known[name].title + ("" if name in joined or not joined else " (no graph)"),
             on_change=tokenstate.leave_feature,
             help="The latents of sparse autoencoders, or the neurons of a block's MLP.",
         )

@@ -15,7 +15,7 @@ from lens.errors import LensError
 from lens.figures.steering import GROUP_COLOURS, Paint, group_paint, value_paint
 from lens.functiontokens.features import features_for
 from lens.functiontokens.prompt import PromptReading
-from ui import export, sidebar, state, tokencards, tokenresults, tokens, tokenstate, tokenviews
+from ui import addresses, export, sidebar, state, tokencards, tokenresults, tokens, tokenstate, tokenviews
 from ui.clicks import take_click
 from ui.export import Exhibit
 from ui.tokencards import bare
@@ -39,7 +39,8 @@ def read(setting: Setting) -> tuple[Encoded, PromptReading] | None:
 
 def write_text() -> None:
     """The text area of this page."""
-    st.session_state.setdefault("text_box", tokenstate.text())  # no default besides: an example chosen sets it, too
+    if st.session_state.get("text_box") != tokenstate.text():  # an example was chosen, or the reader went back
+        st.session_state["text_box"] = tokenstate.text()
     st.text_area(
         "Your text",
         key="text_box",
@@ -58,15 +59,7 @@ def your_text(setting: Setting) -> list[Exhibit]:
         return []
     _encoded, reading = found
     spot = tokenstate.spot(reading)
-    st.session_state.setdefault("paint_by", tokenstate.paint())  # no default besides: a feature chosen sets it, too
-    paint = st.segmented_control(
-        "Colour by",
-        list(tokenstate.PAINTS),
-        key="paint_by",
-        format_func=tokenstate.PAINTS.get,
-        required=True,
-        on_change=lambda: tokenstate.choose_paint(st.session_state["paint_by"]),
-    )
+    paint = addresses.segmented("Colour by", tokenstate.PAINTS, "paint", "group", tokenstate.PAINTS)
     chosen = _shown(setting, reading, spot)
     paints, key = _painted(setting, reading, paint, chosen)
     _draw_text(reading, paints, spot)

@@ -14,7 +14,7 @@ from lens.functiontokens import steering
 from lens.functiontokens.ablation import Means
 from lens.functiontokens.prompt import PromptReading
 from lens.functiontokens.search import Added
-from ui import export, state, tokenresults, tokens, tokenstate, tokenviews
+from ui import addresses, export, state, tokenresults, tokens, tokenstate, tokenviews
 from ui.export import Exhibit
 from ui.tokencards import visible
 from ui.tokens import Setting, Sought
@@ -52,15 +52,7 @@ def steer_text(setting: Setting) -> list[Exhibit]:
     except LensError as error:
         state.show_error(error)
         return []
-    test = st.segmented_control(
-        "What to do",
-        list(TESTS),
-        default="push",
-        key="steer",
-        format_func=TESTS.get,
-        required=True,
-        bind="query-params",
-    )
+    test = addresses.segmented("What to do", TESTS, "steer", "push", TESTS)
     return _push(setting, *found) if test == "push" else _search(setting, found[0], test)
 
 

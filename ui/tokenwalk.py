@@ -8,7 +8,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from lens.functiontokens.graph import FeatureGraph
 from lens.functiontokens.nulls import expected_degree
-from ui import export, tokencards, tokens, tokenstate, tokenviews
+from ui import addresses, export, tokencards, tokens, tokenstate, tokenviews
 from ui.export import Exhibit
 from ui.tokencards import visible
 from ui.tokens import Setting
@@ -43,9 +43,8 @@ def walk(setting: Setting) -> list[Exhibit]:
     first, second, third = st.columns([3, 2, 2], vertical_alignment="bottom", gap="medium")
     _find_token(setting, graph, first)
     _find_feature(setting, second)
-    order = third.segmented_control(
-        "Strongest by", list(ORDERS), default="firings", key="order", format_func=ORDERS.get, required=True,
-        bind="query-params",
+    order = addresses.segmented(
+        "Strongest by", ORDERS, "order", "firings", ORDERS, third,
         help="Times chance: how many times as often as with shuffled labels, so that the particular comes first; by "
         "firings, the ubiquitous does.",
     )  # fmt: skip

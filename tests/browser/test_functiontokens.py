@@ -111,7 +111,7 @@ def test_the_readers_text_is_coloured_and_its_tokens_answer_to_a_click(page: Pag
 
 def test_steering_by_nothing_changes_nothing(page: Page, app_url: str) -> None:
     """α = 0 on the page, from slider to answer."""
-    opened(page, app_url, "?part=Steering")
+    opened(page, app_url, "?part=steering")
     slider = page.locator("[class*=st-key-steer-strength]").get_by_role("slider")
     slider.focus()
     for _ in range(4):
@@ -128,7 +128,7 @@ def test_steering_by_nothing_changes_nothing(page: Page, app_url: str) -> None:
 
 @pytest.mark.parametrize("section", list(SECTIONS))
 def test_every_section_is_drawn_from_its_address(page: Page, app_url: str, section: str) -> None:
-    opened(page, app_url, f"?part={SECTIONS[section].replace(' ', '+')}")
+    opened(page, app_url, f"?part={section}")
     inside = page.locator(f".st-key-section-{section}")
     work = {"image": "visual", "ablation": "ablate"}.get(section)
     if work:
@@ -152,7 +152,7 @@ def test_the_walk_is_kept_when_the_reader_turns_the_page(page: Page, app_url: st
 
 
 def test_neurons_without_a_graph_say_how_to_build_one(page: Page, app_url: str) -> None:
-    opened(page, app_url, "?basis=MLP+neurons+of+block+3+(no+graph)")
+    opened(page, app_url, "?basis=neurons-3")
     expect(
         page.get_by_text("python -m lens functiontokens graph demo --corpus CORPUS --features neurons-3")
     ).to_be_visible()

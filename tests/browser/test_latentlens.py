@@ -87,7 +87,7 @@ def test_gallery_layer_and_lens_are_kept_in_a_permalink(page: Page, app_url: str
     page.wait_for_function("() => new URL(location).searchParams.has('layer')")
     settled(page)
     page.get_by_role("radio", name="Words").or_(page.get_by_role("button", name="Words")).first.click()
-    page.wait_for_function("() => new URL(location).searchParams.get('overlay') === 'Words'")
+    page.wait_for_function("() => new URL(location).searchParams.get('overlay') === 'words'")
     settled(page)
     until(lambda: cards(page) != before)
     state, shown = query(page), cards(page)

@@ -190,7 +190,7 @@ def test_points_follow_their_thresholds(page: Page, app_url: str) -> None:
 
 
 def test_masks_are_saved_in_three_forms_that_say_the_same(page: Page, app_url: str) -> None:
-    opened(page, app_url, "?model=demo&image=coffee&mask_rule=Highest+share&share=0.3")
+    opened(page, app_url, "?model=demo&image=coffee&mask_rule=quantile&share=0.3")
     expect(page.get_by_text("the highest 30% of the map")).to_be_visible()
     data = {kind: saved(page, f"save-mask-{kind}") for kind in ("PNG", "COCO", "RLE")}
     size = Image.open(io.BytesIO(data["PNG"])).size
@@ -215,11 +215,11 @@ def test_the_state_follows_from_page_to_page_and_back(page: Page, app_url: str) 
     page.get_by_role("link", name="EmbedLens").first.click()
     expect(page.get_by_text("Patch 3, 4", exact=True).first).to_be_visible()
     rest(page)
-    kept = {"model": "demo", "image": "coffee", "patch": "3,4", "layer": "5"}
+    kept = {"model": "demo", "image": "coffee", "patch": "3,4"}
     until(lambda: query(page) == kept)
     page.get_by_role("link", name="SEG maps").first.click()
     titled(page, "^patch 3,4, cosine · layer 5")
-    until(lambda: query(page) == {**kept, "query": "patch", "similarity": "cosine"})
+    until(lambda: query(page) == {**kept, "layer": "5", "query": "patch", "similarity": "cosine"})
     no_traceback(page)
 
 

@@ -48,11 +48,10 @@ def script() -> None:
     """The page as the navigation runs it."""
     import runpy
 
-    from ui import navigation, state
+    from ui import navigation
 
-    state.follow("segmaps")
-    navigation._INSIDE.set(True)
-    runpy.run_path("pages/segmaps.py")
+    with navigation.around("segmaps"):
+        runpy.run_path("pages/segmaps.py")
 
 
 @pytest.fixture(scope="module")

@@ -49,9 +49,10 @@ def script() -> None:
     import streamlit as st
 
     from tests.ui.test_clicks import SIZE, boxes
-    from ui import clicks, state
+    from ui import addresses, clicks, state
 
-    st.session_state["page"] = "latentlens"
+    if "image" in st.session_state:
+        addresses.put(image=st.session_state["image"])
     if "happened" in st.session_state:
         st.session_state["picture"] = {"selection": st.session_state.pop("happened")}
         clicks.take_selection("picture", boxes(), SIZE)()
@@ -71,7 +72,7 @@ def test_patch_and_region_are_one_selection():
     page.query_params["region"] = "0,0,1,1"
     assert page.run().text[0].value.startswith("(1, 1) ((0, 0), (0, 1), (1, 0), (1, 1)) 0")
     assert after(page, CLICK).startswith("(2, 0) () 1"), "a click means this patch"
-    assert "region" not in page.session_state["shared"], "nor does another page show the region"
+    assert "region" not in page.query_params, "nor does another page show the region"
     assert after(page, drag((160, 390), (20, 180), (0, 0), (0, 1))).startswith("(2, 0) ((0, 0), (0, 1)) 2")
     assert after(page, drag((160, 240), (20, 90), (1, 2))).startswith("(2, 0) ((1, 2),) 3")
 
@@ -84,5 +85,5 @@ def test_a_drag_over_nothing_keeps_the_selection_and_is_counted_so_that_its_fram
     assert after(page, {"points": [], "box": [], "lasso": []}) == shown, "an emptied selection changes nothing"
     assert after(page, CLICK) == "(2, 0) () 2"
     after(page, drag((10, 120), (20, 200)))
-    page.query_params["image"] = "another"
+    page.session_state["image"] = "another"
     assert not page.run().text[0].value.endswith("chosen."), "it was said of another picture"
