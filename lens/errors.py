@@ -16,7 +16,7 @@ class ImageUnreadable(LensError):
 
 
 class ImageTooLarge(LensError):
-    """The image declares more pixels than are decoded here; found before decoding."""
+    """The image declares more pixels, or consists of more parts, than are decoded here; found before decoding."""
 
 
 class PromptUnusable(LensError):

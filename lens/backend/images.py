@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lens.backend.cache import BoundedCache
 from lens.backend.pixels import load, to_rgb, turn_of
+from lens.backend.structure import TooElaborate
 from lens.errors import ImageTooLarge, ImageUnreadable
 
 MAX_PIXELS = 64_000_000
@@ -28,6 +29,12 @@ DECODED_BYTES = 512 << 20
 
 PIXEL = 4
 """Bytes of a pixel in memory: Pillow keeps RGB in four."""
+
+MAX_WEBP = 56_000_000
+"""Pixels of a WebP, whose decoder keeps four times what it decodes to."""
+
+MAX_SIDE = 1_000_000
+"""Pixels of a side at most: Pillow keeps eight bytes for each row besides its pixels."""
 
 MAX_BYTES = 100_000_000
 """Bytes of a file at most."""
@@ -77,7 +84,7 @@ def open_picture(source: bytes | str | Path, name: str | None = None) -> Picture
     ``name`` is what the picture is called in messages and exports; by default the path's last part.
 
     Raises ImageUnreadable for what can't be decoded to the end, ImageTooLarge for more than ``MAX_BYTES`` bytes or
-    ``MAX_PIXELS`` pixels (found before decoding).
+    ``MAX_PIXELS`` pixels, or of too many parts (found before decoding).
     """
     name = name or ("image" if isinstance(source, bytes) else Path(source).name)
     shown = _shown(name)
@@ -123,6 +130,8 @@ def _decode(data: bytes, shown: str) -> Image.Image:
         return picture if turn is None else picture.transpose(turn)
     except (ImageTooLarge, ImageUnreadable):
         raise
+    except TooElaborate as error:
+        raise ImageTooLarge(f"{shown} {error}; save it again as a plain PNG or JPEG.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(
             f"{shown} declares far more pixels than the {MAX_PIXELS / 1e6:.0f} megapixels that are decoded here; "
@@ -142,7 +151,7 @@ def _decode(data: bytes, shown: str) -> Image.Image:
 
 def _pixels(data: bytes, shown: str) -> tuple[Image.Image, Image.Transpose | None]:
     """What the file shows, and how it must be turned; what it was decoded to is given up before it is turned."""
-    image = load(data, lambda size: _check_size(size, shown))
+    image = load(data, lambda stored: _check_size(stored, shown))
     return to_rgb(image), turn_of(image)
 
 
@@ -150,12 +159,18 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
 
 
-def _check_size(size: tuple[int, int], shown: str) -> None:
-    width, height = size
+def _check_size(stored: Image.Image, shown: str) -> None:
+    width, height = stored.size
+    most = MAX_WEBP if stored.format == "WEBP" else MAX_PIXELS
     if width < 1 or height < 1:
         raise ImageUnreadable(f"{shown} is {width} x {height} pixels: there is nothing to see; choose another file.")
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise ImageTooLarge(
             f"{shown} is {width} x {height} pixels ({width * height / 1e6:.0f} megapixels), more than the "
-            f"{MAX_PIXELS / 1e6:.0f} megapixels that are decoded here; scale it down."
+            f"{most / 1e6:.0f} megapixels that are decoded here; scale it down."
+        )
+    if max(stored.size) > MAX_SIDE:
+        raise ImageTooLarge(
+            f"{shown} is {width} x {height} pixels, longer than the {MAX_SIDE:,} pixels of a side that are decoded here; "
+            "cut it up."
         )

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from lens.backend.areas import Area
 from lens.backend.maskimages import split
@@ -49,7 +50,8 @@ def _add_mask(area: Area, points: np.ndarray, encoded: str) -> None:
             f"{area.size[1]} pixels; mend it or leave it out."
         )
 
-    def fits(found: tuple[int, int]) -> None:
+    def fits(stored: Image.Image) -> None:
+        found = stored.size
         if found != size:
             raise MaskUnusable(
                 f"The mask has a part of {found[0]} x {found[1]} pixels at a place of {size[0]} x {size[1]}; save it again."

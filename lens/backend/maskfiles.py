@@ -26,6 +26,7 @@ from lens.backend.maskimages import split
 from lens.backend.pixels import load
 from lens.backend.regions import Size
 from lens.backend.runlengths import decode_counts, encode_counts
+from lens.backend.structure import TooElaborate
 from lens.errors import MaskUnusable
 
 MAX_VALUES = 5_000_000
@@ -85,9 +86,11 @@ def _bytes(path: Path) -> bytes:
 
 def _from_image(data: bytes, size: Size) -> Mask:
     try:
-        inside, ignored = split(load(data, lambda found: _check_stored(found, size)))
+        inside, ignored = split(load(data, lambda stored: _check_stored(stored.size, size)))
     except MaskUnusable:
         raise
+    except TooElaborate as error:
+        raise MaskUnusable(f"The mask's file {error}; save it again as a plain PNG.") from error
     except Exception as error:  # decoders of damaged bytes raise whatever comes up
         raise MaskUnusable(f"The mask is no image and no JSON that can be read; give {KINDS}.") from error
     _check_size((inside.shape[1], inside.shape[0]), size)

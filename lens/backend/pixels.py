@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import ExifTags, Image
 
+from lens.backend.structure import check_structure
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """The decoders that are tried. Pillow knows some forty more, which nobody asked for and an attacker could reach."""
 
@@ -35,11 +37,12 @@ _STRAIGHT = {"La": "LA", "RGBa": "RGBA"}
 """Modes whose colours are multiplied with their opacity → those whose aren't."""
 
 
-def load(data: bytes, check: Callable[[tuple[int, int]], None]) -> Image.Image:
-    """The first frame as it is stored, not yet turned upright; ``check`` is called with its stored size before a pixel is
-    decoded. Raises whatever Pillow raises."""
+def load(data: bytes, check: Callable[[Image.Image], None]) -> Image.Image:
+    """The first frame as it is stored, not yet turned upright; ``check`` is called with it before a pixel is decoded.
+    Raises TooElaborate, and whatever Pillow raises."""
+    check_structure(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
-    check(image.size)
+    check(image)
     kept = _stored(image)
     image.load()
     # A file may say what is transparent only after its pixels.
