@@ -9,16 +9,13 @@ ends with an error; the digest depends on the sentences alone, not on the kind o
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from lens.backend.textfiles import as_text, pick, read_csv, read_jsonl, read_txt
+from lens.backend.arrowfiles import STATE, data_files, read_arrow, read_parquet
+from lens.backend.textfiles import read_csv, read_jsonl, read_txt
 from lens.errors import CorpusUnreadable
 
 MAX_CHARS = 8192
@@ -94,7 +91,7 @@ def open_corpus(path: str | Path, column: str | None = None, licence: str = "unk
         return Corpus(path.name, _folder(path, column or DEFAULT_COLUMN), licence)
     if not path.exists():
         raise CorpusUnreadable(f"There is no corpus at {path}; give a {KINDS}.")
-    readers = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": _read_parquet}
+    readers = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
     suffix = path.suffix.lower()
     if suffix == ".txt" and column:
         raise CorpusUnreadable(f"{path.name} is plain text and has no column {column!r}; leave the column out.")
@@ -132,46 +129,15 @@ def joined(corpus: Corpus, count: int) -> Corpus:
     return Corpus(f"{corpus.name}, {count} sentences together", read, corpus.licence)
 
 
-def _read_parquet(path: Path, column: str) -> Iterator[str]:
-    try:
-        with pq.ParquetFile(path) as file:
-            pick(dict.fromkeys(file.schema_arrow.names), column, path.name)
-            for batch in file.iter_batches(batch_size=1024, columns=[column]):
-                yield from (as_text(value, column, path.name) for value in batch.column(0).to_pylist())
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusUnreadable(f"{path.name} can't be read as Parquet ({_brief(error)}); write it again.") from error
-
-
-def _read_arrow(path: Path, column: str) -> Iterator[str]:
-    """One file of a ``save_to_disk`` folder: an Arrow IPC stream, memory-mapped."""
-    try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
-            place = pick({name: i for i, name in enumerate(stream.schema.names)}, column, path.name)
-            for batch in stream:
-                yield from (as_text(value, column, path.name) for value in batch.column(place).to_pylist())
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusUnreadable(
-            f"{path.name} can't be read as Arrow ({_brief(error)}); save the data set again."
-        ) from error
-
-
 def _folder(path: Path, column: str) -> Callable[[], Iterator[str]]:
     """The reader for a data-set folder; a folder of several splits is refused naming them."""
     if (path / "dataset_dict.json").is_file():
         splits = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir()))
         raise CorpusUnreadable(f"{path.name} holds several splits ({splits}); give the folder of one of them.")
-    if (path / "state.json").is_file():
-        try:
-            names = [entry["filename"] for entry in json.loads((path / "state.json").read_text())["_data_files"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorpusUnreadable(f"{path.name}/state.json names no data files; save the data set again.") from error
-        files = [path / Path(name).name for name in names]
-        return lambda: (text for file in files for text in _read_arrow(file, column))
+    if (path / STATE).is_file():
+        files = data_files(path)
+        return lambda: (text for file in files for text in read_arrow(file, column))
     tables = sorted(path.rglob("*.parquet"))
     if tables:
-        return lambda: (text for file in tables for text in _read_parquet(file, column))
+        return lambda: (text for file in tables for text in read_parquet(file, column))
     raise CorpusUnreadable(f"The folder {path.name} holds neither a saved data set nor Parquet files; give a {KINDS}.")
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
