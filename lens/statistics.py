@@ -112,3 +112,10 @@ def p_value(observed: float, null: Float[np.ndarray, " permutations"], two_sided
     slack = 1e-12 * max(1.0, abs(observed))  # sums in another order differ in the last bits
     beyond = np.abs(null) >= abs(observed) - slack if two_sided else null >= observed - slack
     return float((1 + beyond.sum()) / (1 + len(null)))
+
+
+def p_fraction(p: float, draws: int) -> str:
+    """A p-value of :func:`p_value` as the fraction that it is: ``3/21``, and for the least that so many draws can give
+    ``1/21 (smallest possible)``."""
+    least = round(p * (1 + draws)) <= 1
+    return f"{round(p * (1 + draws))}/{1 + draws}" + " (smallest possible)" * least

@@ -6,7 +6,7 @@ import streamlit as st
 
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.classes import RULES
-from ui import addresses, answers, classcards, classes, classviews, export, navigation, sidebar, state
+from ui import addresses, answers, classcards, classes, classverdict, classviews, export, navigation, sidebar, state
 from ui.classes import MOVABLE, Rule
 from ui.classsections import SECTIONS
 from ui.clicks import take_click
@@ -14,13 +14,15 @@ from ui.state import Reader
 
 HELP = """**What you see.** At layer 0 each visual token is the connector's output. Its nearest words in the vocabulary
 (cosine with the input embeddings) are looked at: a token near an *anchor* is **sink** or **dead**, any other is **alive**.
-Sink anchors are words whose tokens are nearly the same in every picture; dead anchors are pieces of words that many alike
-tokens of every picture are nearest to. A token that is both counts as sink. At a deeper layer, you see which tokens still
-stand at the anchors.
+Sink anchors are words whose tokens are nearly the same in every picture; dead anchors are words, or pieces of words, that
+many alike tokens of every picture are nearest to. A token that is both counts as sink. At a deeper layer, you see which
+tokens still stand at the anchors.
 
 **How far to trust it.** Anchors are found per model, from a set of pictures and by thresholds: see *Anchors and hubs*. There
 is always a nearest word; the margin says by how much an anchor wins. A class is a name for where a token lies. Whether it
-matters for the answer is what the *causal tests* measure."""
+matters for the answer is what the *causal tests* measure; the paragraph that opens the page gives their verdict: the
+tokens *matter* if pruning them costs the answer more than pruning each of 20 random sets of as many, and *carry little* if
+it costs less than each."""
 
 
 @st.fragment
@@ -31,6 +33,7 @@ def explore(reader: Reader, stored: Anchors) -> None:
     addresses.write()
     st.html(f'<p class="tl-how">{classcards.summary(anchors)}</p>')
     found = classes.token_classes(reader, anchors, rule)
+    classverdict.opening((reader, anchors, rule, found))
     patch = state.patch(found.rows, found.cols)
     steps = classes.path(reader, anchors, patch, rule)
     picture = classviews.overlay(reader, anchors, rule, found, patch)
@@ -42,7 +45,7 @@ def explore(reader: Reader, stored: Anchors) -> None:
     with right:
         st.markdown(f"**Patch {patch[0]}, {patch[1]}** · layer {rule.layer} of {reader.trace.depth}")
         step = steps[rule.layer]
-        st.html(classcards.class_line(step) + classcards.words(step, anchors))
+        st.html(classcards.class_line(step, anchors) + classcards.words(step, anchors))
         exhibits = [picture]
         if anchors.found:
             st.markdown("**Every token: norm and nearness to an anchor**")

@@ -11,9 +11,11 @@ from lens.backend.controlled import CausalResult
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.causal import NormSweep
 from lens.embedlens.causal_folder import FolderEffect
+from lens.embedlens.judging import WORD_LETTERS, letters_of
 from lens.embedlens.path import Step
 from lens.embedlens.persistence import Persistence
 from lens.figures.embedlens import LOOKS, line_colour
+from lens.statistics import p_fraction
 
 MEANING = {
     "sink": "nearly the same state in every picture",
@@ -33,7 +35,22 @@ def summary(anchors: Anchors) -> str:
     return f"Anchors of {escape(anchors.model)}, {where} · {' · '.join(groups)}"
 
 
-def class_line(step: Step) -> str:
+def paragraph(sentences: Iterable[str]) -> str:
+    """Plain sentences as the paragraph that opens a page."""
+    return f'<p style="margin:0 0 0.2rem 0">{escape(" ".join(sentences))}</p>'
+
+
+def meaning(step: Step, anchors: Anchors) -> str:
+    """What the class of a patch says of it; of a dead one, which anchor it is near and of what kind that is."""
+    tokens = {anchor.token.strip() or anchor.token: anchor for anchor in anchors.of("dead")}
+    near = next((tokens[word] for word, _cosine in step.words if word in tokens), None)
+    if step.label != "dead" or near is None:
+        return escape(MEANING[step.label].capitalize())
+    kind = "begins a word or is one" if letters_of(near.token) >= WORD_LETTERS else "is a piece of a word"
+    return f"Near “{_visible(near.token.strip() or near.token)}”, which {kind}, as tokens of nearly every picture are"
+
+
+def class_line(step: Step, anchors: Anchors) -> str:
     """The class of a patch, its margin and its anchor cosine."""
     colour = line_colour(step.label)
     numbers = ""
@@ -41,7 +58,7 @@ def class_line(step: Step) -> str:
         numbers = f"nearest anchor {step.anchor_cosine:.3f} · margin over other words {step.margin:+.3f}"
     return (
         f'<p class="tl-lens"><span style="color:{colour}">{MARKS[step.label]}</span> {escape(step.label)}</p>'
-        f'<p class="tl-how">{MEANING[step.label].capitalize()}{numbers and " · " + numbers}</p>'
+        f'<p class="tl-how">{meaning(step, anchors)}{numbers and " · " + numbers}</p>'
     )
 
 
@@ -77,7 +94,8 @@ def answers(results: Mapping[str, CausalResult]) -> str:
     first = next(iter(results.values()))
     rows = [("unchanged", _said(first.base), "", "", "")]
     for kind, found in results.items():
-        values = ("" if p is None else f"{p:.3f}" for p in (found.p_logprob, found.p_kl))
+        draws = len(found.controls.logprob) if found.controls else 0
+        values = ("" if p is None else p_fraction(p, draws) for p in (found.p_logprob, found.p_kl))
         rows.append((escape(f"{kind}: {found.treatment}"), _said(found.treated), *values, escape(found.note)))
     return table(("run", "answer", "p (log-probability)", "p (next token)", ""), rows)
 

@@ -14,12 +14,12 @@ from lens.embedlens.causal import SUBLAYERS
 from lens.embedlens.classes import CLASSES, TokenClasses
 from lens.embedlens.layers import QUANTITIES
 from lens.embedlens.plane import picture_plane
-from ui import addresses, classcards, classcontrols, classes, classviews, export, state
+from ui import addresses, classcards, classcontrols, classes, classverdict, classviews, export, state
 from ui.classcontrols import View
 from ui.clicks import take_click
 from ui.export import Exhibit
 from ui.folders import ask_folder
-from ui.work import offered, runs
+from ui.work import finished, offered, runs
 
 TESTS = {
     "prune": "Prune a class",
@@ -144,19 +144,15 @@ def causal_tests(view: View) -> list[Exhibit]:
     if name != "inject":
         st.caption(
             "A class matters if its diamond lies outside the band of 20 random sets of as many visual tokens (grey: their "
-            "middle 95 %). p: share of the sets that move the answer at least as much. One picture proves nothing."
+            "middle 95 %). p: share of the sets, this one counted, that move the answer at least as much. One picture "
+            "proves nothing."
         )
     return [figure]
 
 
-def _kinds(found: TokenClasses) -> list[str]:
-    """Classes that have tokens."""
-    return [name for name in CLASSES if (found.labels == name).any()]
-
-
 def _say_empty(found: TokenClasses) -> None:
     """Treating an empty class changes nothing, and the page says so instead of running it."""
-    empty = [name for name in CLASSES if name not in _kinds(found)]
+    empty = [name for name in CLASSES if name not in classverdict.kinds(found)]
     if empty:
         st.caption(f"No token here is {' or '.join(empty)}: treating an empty class changes nothing, so it isn't run.")
 
@@ -167,11 +163,16 @@ def _prune(view: View) -> dict:
     where = st.segmented_control(
         "Controls are drawn", list(PLACES), default="anywhere", key="controls", format_func=PLACES.get, required=True
     )
-    kinds = _kinds(found)
-    work = classes.prune_work(reader, found, kinds, where == "near")
-    cost = f"Takes each class out of the sequence, and {20 * len(kinds)} random sets: some "
-    cost += f"{runs(21 * len(kinds), reader.trace)}."
-    return offered("prune", (classes.key(reader, anchors), rule, where), "Prune each class", work, cost) or {}
+    if where == "anywhere":
+        tried = finished(classverdict.NAME, classverdict.content(view))
+        if tried is None:
+            st.caption("The button above the picture runs this test: its verdict opens the page.")
+        return tried or {}
+    kinds = classverdict.kinds(found)
+    return offered(
+        "prune-near", (classes.key(reader, anchors), rule), "Prune each class",
+        classes.prune_work(reader, found, kinds, spatial=True), classverdict.cost(reader, kinds),
+    ) or {}  # fmt: skip
 
 
 def _prune_many(view: View) -> list[Exhibit]:
@@ -201,7 +202,7 @@ def _skip(view: View) -> dict:
     reader, anchors, rule, found = view
     depth = reader.trace.depth
     first, second, third = st.columns([2, 4, 3], gap="medium", vertical_alignment="bottom")
-    kind = first.selectbox("Tokens of class", _kinds(found), key="skip-class")
+    kind = first.selectbox("Tokens of class", classverdict.kinds(found), key="skip-class")
     low, high = second.slider("Blocks", 1, depth, (1, depth), key="skip-blocks")
     parts = third.pills("Sublayers", SUBLAYERS, default=SUBLAYERS, selection_mode="multi", key="skip-parts")
     if not parts:

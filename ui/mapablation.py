@@ -14,7 +14,7 @@ from lens.figures.causal import Effect, effects
 from lens.figures.multiples import keep_sets
 from lens.progress import Report
 from lens.segmaps.ablation import PatchAblation, ablate
-from lens.statistics import p_value
+from lens.statistics import p_fraction, p_value
 from ui import export, mapviews
 from ui.classcards import table
 from ui.export import Exhibit
@@ -89,7 +89,7 @@ def _table(shown: Shown, found: PatchAblation) -> str:
             _segs(shown), found.seg_before, found.seg, found.seg_controls.T, strict=True
         )
     }
-    shares = ", ".join(f"{name} {p:.3f}" for name, p in falls.items())
+    shares = ", ".join(f"{name} {p_fraction(p, len(found.answer_controls))}" for name, p in falls.items())
     note = f"p, the share of random sets, this one counted, that lower the log-probability at least as much: {shares}."
     return table(head, rows) + f'<p class="tl-how">{note}</p>'
 

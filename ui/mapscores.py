@@ -24,7 +24,7 @@ from lens.segmaps.scores import (
     score_layers,
     threshold_curve,
 )
-from lens.statistics import p_value
+from lens.statistics import p_fraction, p_value
 from ui import export, mapstate, mapviews, maskeditor, state
 from ui.classcards import table
 from ui.export import Exhibit
@@ -143,7 +143,7 @@ def _table(shown: Shown, mask: Mask, target: Target, results: LayerScores, moved
             p.append("–")
             continue
         spread.append(f"{null.mean():.3f} (95 % up to {np.quantile(null, 0.95):.3f})")
-        p.append(f"{p_value(getattr(at, measure), null, two_sided=False):.3f}")
+        p.append(p_fraction(p_value(getattr(at, measure), null, two_sided=False), len(null)))
     rows += [("the map moved elsewhere", *spread, f"{chance:.0%}"), ("p: moved maps score as high", *p, "")]
     seen = target.inside.sum() / target.total
     blind = "" if seen > 0.995 else f" The encoder saw {seen:.0%} of your mask; the rest counts as missed."

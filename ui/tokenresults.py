@@ -11,6 +11,7 @@ import numpy as np
 from lens.functiontokens.search import LayerScan, MinimalK
 from lens.functiontokens.steering import Steering
 from lens.functiontokens.visual import VisualFeatures
+from lens.statistics import p_fraction
 from ui.classcards import table
 from ui.tokencards import spaced, word
 
@@ -38,9 +39,12 @@ def answers(found: Steering) -> str:
 def controls(found: Steering) -> str:
     """How the push compares with its controls."""
     rows = [
-        (escape(one.kind), f"{len(one.kl)}", f"{one.kl.mean():.3f}", f"{one.p_kl:.3f}", f"{one.p_watched:.3f}")
+        (
+            escape(one.kind), f"{len(one.kl)}", f"{one.kl.mean():.3f}",
+            *(p_fraction(p, len(one.kl)) for p in (one.p_kl, one.p_watched)),
+        )
         for one in found.controls
-    ]
+    ]  # fmt: skip
     names = ", ".join(map(word, found.watched))
     head = ("pushes of the same norm", "drawn", "mean KL (nats)", "p (KL)", "p (watched words)")
     return table(head, rows) + f'<p class="tl-how">Watched words: {names}</p>'

@@ -101,6 +101,17 @@ def offered(
         return None
 
 
+def finished(name: str, content: Hashable) -> Any | None:
+    """The result of work that was :func:`offered` elsewhere on the page; ``None`` unless it is there."""
+    job = _desk().of((name, content))
+    if job is None or not job.done:
+        return None
+    try:
+        return job.result()
+    except LensError:
+        return None
+
+
 def runs(count: int, held: Trace) -> str:
     """``24 runs, about 15 s on this machine``: from the time that the forward of a trace took."""
     wait = "" if math.isnan(held.seconds) else f", about {duration(count * held.seconds)} on this machine"

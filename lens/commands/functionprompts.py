@@ -166,6 +166,8 @@ def _prompt_lines(reading: PromptReading) -> Iterator[str]:
 
 
 def _steer_lines(found: Steering) -> Iterator[str]:
+    from lens.statistics import p_fraction
+
     at = ", ".join(
         f"{position} ({shown(token)})" for position, token in zip(found.positions, found.tokens, strict=True)
     )
@@ -176,7 +178,8 @@ def _steer_lines(found: Steering) -> Iterator[str]:
     yield printable(f"After:  {found.treated.answer}")
     yield f"KL of the next token {found.treated.kl:.3f} nats"
     for control in found.controls:
-        yield f"  {control.kind}: {control.kl.mean():.3f} on average over {len(control.kl)}, p = {control.p_kl:.3f}"
+        p = p_fraction(control.p_kl, len(control.kl))
+        yield f"  {control.kind}: {control.kl.mean():.3f} on average over {len(control.kl)}, p = {p}"
     rows = [("next token", "before", "after")]
     rows += [(shown(change.token), f"{change.before:.3f}", f"{change.after:.3f}") for change in found.gains]
     yield from table(rows, right=(1, 2))

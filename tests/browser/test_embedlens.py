@@ -90,12 +90,14 @@ def test_the_stricter_rule_never_adds_sink_or_dead_tokens(page: Page, app_url: s
 
 def test_a_test_shows_progress_can_be_cancelled_and_run_again(page: Page, app_url: str) -> None:
     opened(page, app_url, "?section=causal&prompt=What+is+this%3F")
+    expect(page.get_by_text("matter for the answer isn't known yet")).to_be_visible()
     page.locator(".st-key-start-prune button").click()
     page.locator(".st-key-cancel-prune button").click()
     page.locator(".st-key-again-prune button").click()
     expect(page.get_by_text("unchanged", exact=True).first).to_be_visible(timeout=300_000)
     settled(page)
     expect(page.locator(".st-key-causal-prune .main-svg").first).to_be_attached()
+    expect(page.get_by_text(re.compile(r"^Here the dead tokens .* p = \d+/21"))).to_be_visible()
     no_traceback(page)
     page.reload()
     settled(page)
