@@ -29,7 +29,7 @@ from lens.functiontokens.counts import vocabulary_ids
 from lens.functiontokens.coverage import Coverage, Degrees, Rarefaction, TypeReach
 from lens.functiontokens.featurecards import FeatureCard, FeatureWords
 from lens.functiontokens.features import Features, FeaturesSpec, open_features
-from lens.functiontokens.graph import FeatureGraph, open_graph
+from lens.functiontokens.graph import FeatureGraph, open_graph, sound
 from lens.functiontokens.losses import GroupLosses, corpus_losses
 from lens.functiontokens.matrix import TokenMatrix
 from lens.functiontokens.neighbourhood import Neighbourhood, Order
@@ -236,7 +236,7 @@ def sentences(setting: Setting) -> list[str]:
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _sentences(folder: Path, created: str) -> list[str]:
-    return pq.read_table(folder / form.SENTENCES).column("text").to_pylist()
+    return sound(folder, lambda: pq.read_table(folder / form.SENTENCES).column("text").to_pylist())
 
 
 def losses_work(setting: Setting) -> Callable[[Report], GroupLosses]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from lens.backend.corpus import Corpus
 from lens.backend.files import sha256, write_json
@@ -56,8 +57,13 @@ class Kind:
 
 @dataclass(frozen=True)
 class FileRecord:
+    """SHA-256 (hex) and size of a file; none is empty."""
+
     sha256: str
     bytes: int
+
+    def __post_init__(self) -> None:
+        require(re.fullmatch(r"[0-9a-f]{64}", self.sha256) and self.bytes > 0, "a file's record is none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +172,9 @@ def read_manifest(kind: Kind, folder: Path, form: type[M], parts: Callable[[dict
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version = content["format_version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(kind, folder, "can't be read as JSON with a format_version") from error
-    if version != kind.version:
+    if type(version) is not int or version != kind.version:
         raise kind.damaged(
             f"The {kind.noun} {folder.name} has format version {str(version)[:20]!r}, but this TokenLens reads version "
             f"{kind.version}; update TokenLens or build the {kind.noun} again."
@@ -192,35 +198,56 @@ def from_fields(form: type[T], content: Mapping[str, Any]) -> T:
         if name not in types:
             raise ValueError(f"unknown key {name!r}")
         expected = types[name]
-        if not isinstance(value, expected if isinstance(expected, type | UnionType) else get_origin(expected)):
+        if get_origin(expected) is Literal:
+            require(value in get_args(expected), f"{name} is {str(value)[:20]!r}")
+            continue
+        kinds = expected if isinstance(expected, type | UnionType) else get_origin(expected)
+        plain = not isinstance(value, bool) or kinds is bool
+        if not plain or not isinstance(value, kinds) or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"{name} is {str(value)[:20]!r}")
     return form(**content)
+
+
+def require(holds: Any, what: str) -> None:
+    """ValueError unless what a manifest says can be."""
+    if not holds:
+        raise ValueError(what)
 
 
 def check_files(kind: Kind, folder: Path, files: Mapping[str, FileRecord], afresh: bool = False) -> None:
     """Compare every file with its record; one that this process has found right isn't read again while it lies still,
     unless ``afresh``. Raises ``kind.damaged``."""
     for name, record in files.items():
-        path = (folder / name).resolve()
-        if not path.is_file():
+        try:
+            _check_file(kind, folder, name, record, afresh)
+        except (OSError, RuntimeError) as error:
             raise kind.damaged(
-                f"The {kind.noun} {folder.name} lacks its file {name}; restore it or build the {kind.noun} again."
-            )
-        stat = path.stat()
-        if stat.st_size != record.bytes:
-            raise kind.damaged(
-                f"{name} of the {kind.noun} {folder.name} has {stat.st_size:,} bytes instead of {record.bytes:,}; restore "
-                f"it or build the {kind.noun} again."
-            )
-        state = (stat.st_size, stat.st_mtime_ns, stat.st_ino, record.sha256)
-        if _verified.get(path) == state and not afresh:
-            continue
-        if sha256(path) != record.sha256:
-            raise kind.damaged(
-                f"{name} of the {kind.noun} {folder.name} was altered (its SHA-256 isn't the manifest's); restore it or "
-                f"build the {kind.noun} again."
-            )
-        _verified[path] = state
+                f"{name} of the {kind.noun} {folder.name} can't be read ({getattr(error, 'strerror', None) or error}); "
+                f"restore it or build the {kind.noun} again."
+            ) from error
+
+
+def _check_file(kind: Kind, folder: Path, name: str, record: FileRecord, afresh: bool) -> None:
+    path = (folder / name).resolve()
+    if not path.is_file():
+        raise kind.damaged(
+            f"The {kind.noun} {folder.name} lacks its file {name}; restore it or build the {kind.noun} again."
+        )
+    stat = path.stat()
+    if stat.st_size != record.bytes:
+        raise kind.damaged(
+            f"{name} of the {kind.noun} {folder.name} has {stat.st_size:,} bytes instead of {record.bytes:,}; restore "
+            f"it or build the {kind.noun} again."
+        )
+    state = (stat.st_size, stat.st_mtime_ns, stat.st_ino, record.sha256)
+    if _verified.get(path) == state and not afresh:
+        return
+    if sha256(path) != record.sha256:
+        raise kind.damaged(
+            f"{name} of the {kind.noun} {folder.name} was altered (its SHA-256 isn't the manifest's); restore it or "
+            f"build the {kind.noun} again."
+        )
+    _verified[path] = state
 
 
 def check_model(

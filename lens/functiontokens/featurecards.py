@@ -85,8 +85,9 @@ def feature_card(graph: FeatureGraph, feature: int, function_ids: np.ndarray) ->
     """What a graph knows of a feature. :class:`FeaturesMismatch` if there is none of that number."""
     tokens = graph.feature_tokens(feature)
     member = graph.is_function(function_ids)
-    row = pq.read_table(graph.folder / form.part_name(graph.number, "features"), columns=["histogram"])
-    counts, bins = magnitudes(row.column(0)[feature].as_py() or ())
+    path = graph.folder / form.part_name(graph.number, "features")
+    held = sound(graph.folder, lambda: pq.read_table(path, columns=["histogram"]).column(0)[feature].as_py())
+    counts, bins = magnitudes(held or ())
     firings = int(graph.firings[feature])
     inside = int(tokens.firings[member[tokens.nodes]].sum())
     return FeatureCard(

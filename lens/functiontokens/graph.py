@@ -214,7 +214,7 @@ def sound(folder: Path, read: Callable[[], T]) -> T:
     """What ``read`` gives of the tables in ``folder``, or :class:`GraphDamaged` where they hold what no graph does."""
     try:
         return read()
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException) as error:
         raise GraphDamaged(
             f"The tables of the feature graph {folder.name} aren't sound ({str(error)[:120]}); restore them or build the "
             "feature graph again."

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lens.backend import folders
-from lens.backend.folders import Kind, from_fields
+from lens.backend.folders import Kind, from_fields, require
 from lens.errors import GraphDamaged, GraphMismatch, GraphMissing, GraphUnfinished
 
 GRAPH = Kind("feature graph", "a", "graphs", 2, GraphMissing, GraphUnfinished, GraphDamaged, GraphMismatch)
@@ -40,6 +40,12 @@ class BasisRecord:
     firings: int
     active: int
 
+    def __post_init__(self) -> None:
+        require(self.kind in ("sae", "neurons"), f"features of the kind {self.kind[:20]!r}")
+        require(self.layer >= 0 and self.size > 0, f"layer {self.layer} of {self.size} features")
+        require(0 <= self.active <= self.size, f"{self.active} active of {self.size} features")
+        require(self.active <= self.edges <= self.firings, f"{self.edges} edges of {self.firings} firings")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(folders.Manifest):
@@ -60,6 +66,12 @@ class Manifest(folders.Manifest):
     permutations: int
     seed: int
     bases: tuple[BasisRecord, ...]
+
+    def __post_init__(self) -> None:
+        names = [record.name for record in self.bases]
+        require(names and len(set(names)) == len(names), "its bases have no names of their own")
+        require(min(self.max_tokens, self.positions, self.sentences, self.tokens) > 0, "a size that is none")
+        require(min(self.dropped, self.permutations, self.seed) >= 0, "a number below 0")
 
     def identity(self) -> dict[str, Any]:
         features = [record.fingerprint for record in self.bases]

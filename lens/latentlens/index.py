@@ -10,16 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from lens.backend import folders
@@ -29,6 +31,7 @@ from lens.latentlens import manifest as form
 from lens.latentlens.manifest import INDEX, Manifest, read_manifest
 from lens.latentlens.rotation import unrotate
 
+T = TypeVar("T")
 _FAISS = threading.Lock()
 """FAISS's limit for what a file may make it allocate is one for the whole process."""
 
@@ -76,16 +79,39 @@ class Index:
 
     @cached_property
     def contexts(self) -> pa.Table:
-        """One row a context, columns as in ``CONTEXT_SCHEMA`` of :mod:`lens.latentlens.plan`."""
-        return pq.read_table(self.path / form.CONTEXTS, memory_map=True)
+        """One row a context, columns as in :data:`lens.latentlens.manifest.CONTEXT_SCHEMA`."""
+        return self._read(form.CONTEXTS, self._contexts)
 
     @cached_property
     def sentences(self) -> pa.ChunkedArray:
-        return pq.read_table(self.path / form.SENTENCES, memory_map=True).column("text")
+        return self._read(form.SENTENCES, lambda path: _sound(pq.read_table(path, memory_map=True)).column("text"))
 
     @cached_property
     def _statistics(self) -> dict[str, np.ndarray]:
-        return load_file(self.path / form.STATISTICS)
+        return self._read(form.STATISTICS, self._means)
+
+    def _contexts(self, path: Path) -> pa.Table:
+        table = _sound(pq.read_table(path, memory_map=True))
+        if table.num_rows != self.rows or not table.schema.equals(form.CONTEXT_SCHEMA):
+            raise ValueError(f"{table.num_rows:,} rows of {', '.join(table.schema.names)[:60]}")
+        return table
+
+    def _means(self, path: Path) -> dict[str, np.ndarray]:
+        stored = load_file(path)
+        for name in (f"{kind}.{layer}" for kind in ("mean", "deviation") for layer in self.layers):
+            if stored[name].shape != (self.width,) or not np.isfinite(stored[name]).all():
+                raise ValueError(f"{name} is no vector of {self.width} numbers")
+        return stored
+
+    def _read(self, name: str, reader: Callable[[Path], T]) -> T:
+        """What ``reader`` gives of a file, which may have changed since the index was opened."""
+        folders.check_files(INDEX, self.path, {name: self.manifest.files[name]})
+        try:
+            return reader(self.path / name)
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, SafetensorError) as error:
+            raise IndexDamaged(
+                f"{name} of the index {self.name} isn't sound ({str(error)[:120]}); restore it or build the index again."
+            ) from error
 
     def mean(self, layer: int) -> Float[np.ndarray, " d"]:
         """Mean of the layer's raw states over all contexts."""
@@ -182,6 +208,12 @@ def check_model(name: str, manifest: Manifest, loaded: LoadedModel) -> None:
     """Refuse a model whose states don't belong to the index, naming what differs."""
     sizes = {"width": (manifest.width, loaded.anatomy.width), "depth": (manifest.depth, loaded.anatomy.depth)}
     folders.check_model(INDEX, name, manifest, loaded, sizes)
+
+
+def _sound(table: pa.Table) -> pa.Table:
+    """The table, whose offsets and lengths were compared with its buffers."""
+    table.validate(full=True)
+    return table
 
 
 def _map(folder: Path, record: form.LayerRecord, manifest: Manifest) -> Any:

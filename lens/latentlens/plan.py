@@ -23,7 +23,7 @@ from lens.backend.files import replacing
 from lens.backend.words import Reader, Tokens, whole_word
 from lens.errors import CorpusUnreadable
 from lens.latentlens.contexts import Contexts, Rule
-from lens.latentlens.manifest import CONTEXTS, SENTENCES
+from lens.latentlens.manifest import CONTEXT_SCHEMA, CONTEXTS, SENTENCES
 from lens.progress import Report
 
 READ = 512
@@ -35,20 +35,6 @@ SHARD_TOKENS = 1 << 14
 SHARD_BYTES = 1 << 26
 """Bytes of rows after which a shard is closed."""
 IDS = "ids.parquet"
-
-CONTEXT_SCHEMA = pa.schema(
-    {
-        "sentence": pa.int32(),  # row of sentences.parquet
-        "position": pa.int32(),  # of the token in its sequence, tokens that the tokenizer adds counted
-        "token_id": pa.int32(),
-        "token": pa.string(),  # decode([token_id])
-        "word": pa.string(),  # the whole word, sentence[start:end]
-        "start": pa.int32(),
-        "end": pa.int32(),
-        "seen": pa.int32(),  # end of the token itself: a causal model has seen sentence[:seen]
-        "evidence": pa.int32(),  # occurrences in the corpus with the same token-id prefix
-    }
-)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
+from lens.backend.folders import file_records
 from lens.backend.loading import LoadedModel
 from lens.errors import IndexDamaged, IndexMismatch, IndexMissing, IndexUnfinished, LayerMissing
 from lens.latentlens.index import (
@@ -109,6 +115,101 @@ def test_a_manifest_of_another_form(copy: Path, changes: dict) -> None:
     edit_manifest(copy, **changes)
     with pytest.raises(IndexDamaged):
         open_index(copy)
+
+
+WRONG_LAYERS = {"layer": (-5, 99, True, 1.0, "1", None), "rows": (True, -1, 0), "recall_at_5": (-0.1, 1.5, True, "x"),
+                "mean_norm": (float("nan"), float("inf"), -1.0, None), "similarity_error": (-1.0, float("nan")),
+                "search": ([], None), "file": ("manifest.json", "", 3)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field in WRONG_LAYERS for value in WRONG_LAYERS[field]]
+)
+def test_a_consistent_manifest_of_values_that_cannot_be(copy: Path, field: str, value: object) -> None:
+    layers = json.loads((copy / "manifest.json").read_text())["layers"]
+    layers[0][field] = value
+    edit_manifest(copy, layers=layers)
+    with pytest.raises(IndexDamaged, match=r"not of the expected form|was altered"):
+        open_index(copy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format_version": True}, {"format_version": 1.0}, {"depth": 0}, {"depth": 3}, {"depth": True}, {"width": -1},
+        {"max_tokens": 0}, {"rule": {"name": "first", "cap": "50"}}, {"rule": {"name": 3}}, {"rule": {"deduplicate": 1}},
+        {"rule": {"seed": True}},
+    ],
+)  # fmt: skip
+def test_a_consistent_manifest_of_sizes_that_cannot_be(copy: Path, changes: dict) -> None:
+    edit_manifest(copy, **changes)
+    with pytest.raises(IndexDamaged):
+        open_index(copy)
+
+
+def test_a_doubled_layer_is_refused(copy: Path) -> None:
+    content = json.loads((copy / "manifest.json").read_text())
+    edit_manifest(copy, layers=[*content["layers"], content["layers"][0]])
+    with pytest.raises(IndexDamaged, match="twice"):
+        open_index(copy)
+    layers = content["layers"]
+    layers[1]["file"] = layers[0]["file"]
+    edit_manifest(copy, layers=layers, files={k: v for k, v in content["files"].items() if k != "layer-02.faiss"})
+    with pytest.raises(IndexDamaged, match="share a file"):
+        open_index(copy)
+
+
+@pytest.mark.parametrize("record", [{"bytes": True}, {"bytes": 0}, {"bytes": -1}, {"sha256": "0"}, {"sha256": 3}])
+def test_a_file_record_that_is_none_is_refused(copy: Path, record: dict) -> None:
+    files = json.loads((copy / "manifest.json").read_text())["files"]
+    files["contexts.parquet"] |= record
+    edit_manifest(copy, files=files)
+    with pytest.raises(IndexDamaged):
+        open_index(copy)
+
+
+@pytest.mark.parametrize("name", ["contexts.parquet", "layer-01.faiss", "manifest.json"])
+@pytest.mark.parametrize("target", ["itself", "/proc/self/mem", "/proc/self/environ", "/proc/self/maps", "/dev/zero"])
+def test_links_to_what_is_no_file_are_refused(copy: Path, name: str, target: str) -> None:
+    (copy / name).unlink()
+    (copy / name).symlink_to(copy / name if target == "itself" else target)
+    with pytest.raises((IndexDamaged, IndexMissing)) as caught:
+        open_index(copy)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda content: b"", lambda content: content[:-9], lambda content: b"PAR1" * 99, None]
+)
+def test_what_changes_between_opening_and_first_use_is_refused(copy: Path, spoil: Callable | None) -> None:
+    opened = open_index(copy)
+    uses = {
+        "contexts.parquet": lambda: opened.contexts,
+        "sentences.parquet": lambda: opened.sentences,
+        "statistics.safetensors": lambda: opened.mean(1),
+    }
+    for name, use in uses.items():
+        if spoil is None:
+            (copy / name).unlink()
+        else:
+            (copy / name).write_bytes(spoil((copy / name).read_bytes()))
+        with pytest.raises(IndexDamaged, match=name):
+            use()
+
+
+def test_tables_that_are_the_manifests_but_of_another_form_are_refused(copy: Path) -> None:
+    files = json.loads((copy / "manifest.json").read_text())["files"]
+    pq.write_table(pa.table({"text": ["a"]}), copy / "contexts.parquet")
+    pq.write_table(pa.table({"sentence": ["a"]}), copy / "sentences.parquet")
+    save_file({"mean.1": np.zeros(3, np.float32)}, copy / "statistics.safetensors")
+    edit_manifest(copy, files=files | {name: asdict(r) for name, r in file_records(copy, TABLES).items()})
+    opened = open_index(copy)
+    for name, use in zip(TABLES, ("contexts", "sentences", "mean"), strict=True):
+        with pytest.raises(IndexDamaged, match=name):
+            opened.mean(1) if use == "mean" else getattr(opened, use)
+
+
+TABLES = ("contexts.parquet", "sentences.parquet", "statistics.safetensors")
 
 
 def test_file_names_stay_inside_the_folder(copy: Path) -> None:
