@@ -9,6 +9,7 @@ A picture keeps its file, not its pixels; those that were decoded last are share
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import unicodedata
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from lens.backend.cache import BoundedCache
-from lens.backend.pixels import load, to_rgb, turn_of
+from lens.backend.pixels import FORMATS, load, to_rgb, turn_of
 from lens.backend.structure import TooElaborate
 from lens.errors import ImageTooLarge, ImageUnreadable
 
@@ -76,6 +77,14 @@ class Picture:
     def nbytes(self) -> int:
         """Memory that whoever keeps it keeps with it."""
         return len(self.source) if isinstance(self.source, bytes) else PIXEL * self.width * self.height
+
+
+@functools.cache
+def endings() -> frozenset[str]:
+    """How names of readable files end, with the dot, in small letters: Pillow's own list for the formats that are read, for
+    JPEGs of several pictures (MPO) and for BMP's other name. To list a folder; what a file is, its content says."""
+    formats = {*FORMATS, "MPO", "DIB"}
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in formats)
 
 
 def open_picture(source: bytes | str | Path, name: str | None = None) -> Picture:

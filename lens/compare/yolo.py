@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
+from lens.backend.images import endings
 from lens.compare.labelfiles import LabelledPicture, Labels, Shape, finished, read_text
-from lens.embedlens.folder import SUFFIXES
 from lens.errors import LabelsUnusable
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
@@ -26,7 +26,7 @@ def read_yolo(source: Path, folder: Path, partial: bool) -> Labels:
     listed = _names_file(source)
     names = _names(listed)
     files = _text_files(listed.parent, folder, listed)
-    pictures = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    pictures = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in endings()}
     digest, found = hashlib.sha256(repr(names).encode()), []
     for file in files:
         data = read_text(file)

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lens.backend.encoding import Encoded, encode
-from lens.backend.images import KINDS, Picture, open_picture
+from lens.backend.images import KINDS, Picture, endings, open_picture
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import Trace, trace
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.classes import TokenClasses, classify
 from lens.errors import ImagesMissing, ImageTooLarge, ImageUnreadable
 from lens.progress import Report, silent
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
 class PictureFolder:
@@ -37,7 +35,7 @@ class PictureFolder:
         try:
             if not path.is_dir():
                 raise ImagesMissing(f"There is no folder {path.name[:80]!r}; give one that holds {KINDS} files.")
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            files = sorted(p for p in path.iterdir() if p.suffix.lower() in endings() and p.is_file())
         except OSError as error:
             reason = error.strerror or error
             raise ImagesMissing(

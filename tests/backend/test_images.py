@@ -11,13 +11,14 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from lens.backend import images
-from lens.backend.images import open_picture
+from lens.backend.images import endings, open_picture
 from lens.backend.pixels import TURNS
 from lens.errors import ImageTooLarge, ImageUnreadable, LensError
 
@@ -63,6 +64,32 @@ def test_lossless_formats_keep_every_pixel(kind):
     assert picture.image.mode == "RGB"
     assert (picture.width, picture.height) == (40, 24)
     assert np.array_equal(np.asarray(picture.image), np.asarray(corners()))
+
+
+@pytest.mark.parametrize("name", ["a", "a.jfif", "a.jpe", "a.mpo", "a.txt", "a.png"])
+def test_the_content_decides_and_not_the_name(name: str, tmp_path: Path):
+    kind = "MPO" if name == "a.mpo" else "JPEG"
+    (tmp_path / name).write_bytes(saved(corners(), kind, quality=95, subsampling=0))
+    assert near(open_picture(tmp_path / name).image.getpixel((3, 3)), RED)
+
+
+def test_the_endings_are_those_of_what_is_read():
+    common = {
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".webp",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".gif",
+    }
+    assert common <= endings() and not {".ppm", ".pdf", ".svg", ".eps", ".ico", ".avif", ""} & endings()
 
 
 def test_jpeg_is_close():

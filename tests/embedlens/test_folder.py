@@ -40,6 +40,16 @@ def test_pictures_come_by_name_and_unreadable_ones_are_counted(folder: Path):
     assert len(stream) == 5
 
 
+def test_a_picture_is_listed_by_any_of_its_formats_endings(tmp_path: Path):
+    save_noise(tmp_path / "first.png", 0)
+    data = (tmp_path / "first.png").read_bytes()
+    for number, ending in enumerate((".jfif", ".JPE", ".mpo", ".apng", ".dib", ".TIF")):
+        (tmp_path / f"{number}{ending}").write_bytes(data)
+    for other in ("a.svg", "b.pdf", "c.ppm", "d"):
+        (tmp_path / other).write_bytes(data)
+    assert len(PictureFolder(tmp_path)) == 7
+
+
 def test_a_limit_spreads_over_the_folder(tmp_path: Path):
     for number in range(10):
         save_noise(tmp_path / f"{number}.png", number)
