@@ -29,7 +29,16 @@ def effect(name: str, title: str, results: Mapping[str, CausalResult], facts: di
         for kind, answer, logprob, kl in _runs(one)
     ]
     measures = {text: [of(row, one, key) for row, one in results.items()] for key, text in MEASURES.items()}
-    return Exhibit(name, title, effects(measures, width=ACROSS), lambda: rows, facts)
+    return Exhibit(name, title, effects(measures, width=ACROSS), lambda: rows, facts | _controls(results))
+
+
+def _controls(results: Mapping[str, CausalResult]) -> dict[str, object]:
+    """What the treated runs are compared with."""
+    drawn = next((one.controls for one in results.values() if one.controls is not None), None)
+    if drawn is None:
+        return {}
+    where = "near the treated ones" if drawn.spatial else "anywhere"
+    return {"controls": f"{len(drawn.kl)} random sets of as many tokens, drawn {where}, seed {drawn.seed}"}
 
 
 def _runs(one: CausalResult) -> list[tuple[str, str, float, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from lens.compare.patchsummary import CONDITIONS, TOPS, bench_for
+from lens.compare.patchsummary import CONDITIONS, TOPS, PatchBench, bench_for
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.classes import TokenClasses
 from lens.errors import LensError
@@ -54,7 +54,7 @@ def controls(view: View) -> list[Exhibit]:
     st.markdown("**Moved windows** · does a class go with what a patch shows, or with where it lies?")
     st.html(classcards.persistence(result.persistence))
     st.markdown("**Text tokens** · where the word is known: how often the probe finds it")
-    text = classviews.text_control(reader, found, rule, result.text)
+    text = classviews.text_control(reader, rule, result.text)
     export.show(text)
     st.caption(
         f"The {result.text.tokens} tokens of an everyday sentence. At layer 0 each is its own embedding, so the probe "
@@ -65,7 +65,7 @@ def controls(view: View) -> list[Exhibit]:
 
 def patch_bench(view: View) -> list[Exhibit]:
     """The patch-compression benchmark of this model."""
-    reader, found, rule, _classes = view
+    reader = view[0]
     try:
         bench = bench_for(reader.loaded.fingerprint)
     except LensError as error:
@@ -85,11 +85,28 @@ def patch_bench(view: View) -> list[Exhibit]:
     figure = figures.by_type(bench, condition, top)
     rates = bench.of(condition=condition, top=top)
     rows: list[dict[str, object]] = [dict(vars(rate)) for rate in rates]
-    source = classviews.facts(reader, found, rule, "all")
-    drawn = Exhibit("bench", f"Items {CONDITIONS[condition]}: named among the best {top}", figure, lambda: rows, source)
+    title = f"Items {CONDITIONS[condition]}: named among the best {top}"
+    drawn = Exhibit(f"bench_{condition}_top-{top}", title, figure, lambda: rows, bench_facts(bench, condition, top))
     export.show(drawn)
     st.caption(
         f"{bench.items:,} items ({bench.asked:,} for the model's answers), each {bench.patch} x {bench.patch} pixels. Dots: "
         "share named, with 95 % intervals; grey: the same words against shuffled labels (same type, same background)."
     )
     return [drawn]
+
+
+def bench_facts(bench: PatchBench, condition: str, top: int) -> dict[str, object]:
+    """Where a figure of the benchmark comes from: no picture or prompt of the reader's takes part."""
+    return {
+        **export.of_model(bench.model, bench.fingerprint),
+        "benchmark": f"one object in one patch: {bench.items:,} synthetic items ({bench.asked:,} for the model's answers), "
+        f"seed {bench.seed}",
+        "pictures": f"{bench.canvas} x {bench.canvas} pixels, {bench.grid[0]} x {bench.grid[1]} patches of {bench.patch} x "
+        f"{bench.patch}",
+        "drawn": CONDITIONS[condition],
+        "named among the best": top,
+        "layers": ", ".join(map(str, bench.layers)),
+        "index": bench.index or "none",
+        **{f"question of {name}": prompt for name, prompt in bench.questions.items()},
+        **export.made(),
+    }

@@ -81,7 +81,7 @@ def across_pictures(view: View) -> list[Exhibit]:
     fractions, cross = result
     left, right = st.columns(2, gap="medium")
     with left:
-        bars = classviews.fractions(reader, anchors, rule, fractions, found)
+        bars = classviews.fractions(reader, anchors, rule, fractions, cross.names, found)
         st.markdown("**Class fractions** · bars: 95 % bootstrap interval over pictures")
         export.show(bars)
     with right:
@@ -129,7 +129,7 @@ def causal_tests(view: View) -> list[Exhibit]:
         )  # fmt: skip
         if found is None:
             return []
-        figure = classviews.norm_sweep(reader, anchors, rule, found)
+        figure = classviews.norm_sweep(reader, found)
         export.show(figure)
         st.html(classcards.sweep(found))
         return [figure]
@@ -236,7 +236,7 @@ def other_rules(view: View) -> list[Exhibit]:
         return []
     budget = addresses.slider("Budget: share of visual tokens kept", 0.05, 0.95, 0.5, 0.05, key="budget")
     chosen = sets(rules, found.labels, found.margin, budget)
-    matrix = classviews.agreement_matrix(reader, anchors, rule, chosen)
+    matrix = classviews.agreement_matrix(reader, anchors, rule, chosen, budget)
     export.show(matrix)
     st.caption("1: the same patches · 0: as chance has it · −1: exactly the others.")
     unparted = classviews.unparted(chosen)
@@ -245,9 +245,9 @@ def other_rules(view: View) -> list[Exhibit]:
     for name, reason in rules.missing.items():
         st.caption(f"**{RULES[name]}**: {reason}")
     st.markdown("**Implicit alignment (IMA)** · cosine between the mean visual and the mean text state")
-    aligned = classviews.alignment(reader, anchors, rule, rules)
+    aligned = classviews.alignment(reader, rule, rules)
     export.show(aligned)
-    kept = classviews.keep_sets(reader, anchors, rule, chosen)
+    kept = classviews.keep_sets(reader, anchors, rule, chosen, budget)
     st.markdown("**What each ranking would keep**")
     export.show(kept)
     return [matrix, aligned, kept]

@@ -44,6 +44,20 @@ def facts(reader: Reader, anchors: Anchors, rule: Rule, layer: int | str | None 
     }
 
 
+def unjudged(reader: Reader, layer: int | str) -> dict[str, object]:
+    """Where a figure comes from in which no class takes part."""
+    return export.provenance(reader, None, layer, "EmbedLens")
+
+
+def over_pictures(
+    reader: Reader, anchors: Anchors, rule: Rule, names: Sequence[str], layer: int | None = None
+) -> dict[str, object]:
+    """Where a figure of many pictures comes from."""
+    own = facts(reader, anchors, rule, layer)
+    many = export.provenance(reader, None, rule.layer if layer is None else layer, "EmbedLens", names)
+    return {**many, "anchors": own["anchors"], "rule": own["rule"]}
+
+
 def overlay(
     reader: Reader, anchors: Anchors, rule: Rule, found: TokenClasses, patch: tuple[int, int], width: int = 540
 ) -> Exhibit:
@@ -143,7 +157,10 @@ def token_map(
         for cell, name, (x, y) in zip(cells, found.labels, found.planes[method], strict=True)
     ]  # fmt: skip
     title = f"Visual tokens at layer {rule.layer} by {method}"
-    return Exhibit("map", title, figure, lambda: rows, {**facts(reader, anchors, rule), "method": method})
+    source = {**facts(reader, anchors, rule), "method": method}
+    if others := int(found.picture.max()):
+        source["beside it"] = f"the tokens of {others} pictures of the gallery"
+    return Exhibit("map", title, figure, lambda: rows, source)
 
 
 def class_maps(reader: Reader, anchors: Anchors, rule: Rule, found: Mapping[int, TokenClasses]) -> Exhibit:
@@ -174,7 +191,7 @@ def value_multiples(reader: Reader, anchors: Anchors, rule: Rule, found: classes
         for at, values in shaped.items()
         for r, c in np.ndindex(values.shape)
     ]
-    return Exhibit("multiples", title, figure, lambda: rows, facts(reader, anchors, rule, "all"))
+    return Exhibit("multiples", title, figure, lambda: rows, unjudged(reader, "all"))
 
 
 def curves(reader: Reader, anchors: Anchors, rule: Rule, found: Mapping[str, Mapping[str, layers.Curve]]) -> Exhibit:
@@ -199,14 +216,16 @@ def curves(reader: Reader, anchors: Anchors, rule: Rule, found: Mapping[str, Map
     return Exhibit("curves", f"The classes of layer {rule.layer} over the layers", figure, lambda: rows, source)
 
 
-def fractions(reader: Reader, anchors: Anchors, rule: Rule, found: ClassFractions, here: TokenClasses) -> Exhibit:
-    """Class fractions over pictures, with bootstrap intervals, and of this picture."""
+def fractions(
+    reader: Reader, anchors: Anchors, rule: Rule, found: ClassFractions, names: Sequence[str], here: TokenClasses
+) -> Exhibit:
+    """Class fractions over pictures of these names, with bootstrap intervals, and of this picture."""
     rates = [Rate(name, "this picture", value, value, value) for name, value in here.fractions.items()]
     group = f"mean of {found.images} pictures"
     rates += [Rate(name, group, found.mean[name], *found.interval[name]) for name in CLASSES]
-    rows = [{"picture": i, **{name: found.shares[name][i] for name in CLASSES}} for i in range(found.images)]
+    rows = [{"picture": one, **{name: found.shares[name][i] for name in CLASSES}} for i, one in enumerate(names)]
     figure = shares(rates, value_name="share of visual tokens", width=560, height=420)
-    source = facts(reader, anchors, rule)
+    source = {**facts(reader, anchors, rule), "beside it": f"the mean of {len(names)} pictures: {', '.join(names)}"}
     return Exhibit("fractions", "Class fractions, intervals over pictures", figure, lambda: rows, source)
 
 
@@ -219,14 +238,15 @@ def cross(reader: Reader, anchors: Anchors, rule: Rule, found: CrossImage, name:
         for j, b in enumerate(found.names)
     ]
     figure = matrix(values, found.names, value_name="mean cosine", value_range=(0, 1), width=560)
-    source = {**facts(reader, anchors, rule), "class": name}
+    source = {**over_pictures(reader, anchors, rule, found.names), "class": name}
     return Exhibit("cross", f"Tokens of class {name} across pictures", figure, lambda: rows, source)
 
 
 def effect(reader: Reader, anchors: Anchors, rule: Rule, name: str, results: Mapping[str, CausalResult]) -> Exhibit:
     """Treated runs, by the class that was treated, beside the spread of their controls."""
     titled = {f"{kind}: {one.treatment}": one for kind, one in results.items()}
-    return causalviews.effect(name, "What the treatment does to the answer", titled, facts(reader, anchors, rule))
+    source = unjudged(reader, "all") if name == "causal-inject" else facts(reader, anchors, rule)
+    return causalviews.effect(name, "What the treatment does to the answer", titled, source)
 
 
 def many(reader: Reader, anchors: Anchors, rule: Rule, found: FolderEffect) -> Exhibit:
@@ -239,11 +259,12 @@ def many(reader: Reader, anchors: Anchors, rule: Rule, found: FolderEffect) -> E
     figure = effects({title: rows_of(key) for key, title in MEASURES.items()}, width=ACROSS, row_height=30)
     rows: list[dict[str, object]] = [dict(vars(one)) for one in found.pictures]
     title = f"Pruning {found.kind} tokens in {len(told)} pictures"
-    return Exhibit("causal-many", title, figure, lambda: rows, facts(reader, anchors, rule, 0))
+    source = over_pictures(reader, anchors, rule, [one.name for one in found.pictures], 0)
+    return Exhibit("causal-many", title, figure, lambda: rows, {**source, "class": found.kind})
 
 
-def text_control(reader: Reader, anchors: Anchors, rule: Rule, found: TextControl) -> Exhibit:
-    """How often the probe finds a text token's own word, at each layer."""
+def text_control(reader: Reader, rule: Rule, found: TextControl) -> Exhibit:
+    """How often the probe finds a text token's own word, at each layer; no picture takes part."""
     nothing = ("",) * len(found.layers)
     profiles = [
         Profile("Own word is the best", found.layers, tuple(map(float, found.first)), nothing, "share"),
@@ -254,11 +275,12 @@ def text_control(reader: Reader, anchors: Anchors, rule: Rule, found: TextContro
         for i, at in enumerate(found.layers)
     ]
     figure = layer_profile(profiles, selected_layer=rule.layer, width=ACROSS)
-    source = facts(reader, anchors, rule, "all")
+    model = export.of_model(reader.spec.name, reader.loaded.fingerprint)
+    source = {**model, "text": classes.CONTROL_TEXT, "layer": "all", "lens": "EmbedLens", **export.made()}
     return Exhibit("text-control", "Text tokens that the probe finds", figure, lambda: rows, source)
 
 
-def norm_sweep(reader: Reader, anchors: Anchors, rule: Rule, found: causal.NormSweep) -> Exhibit:
+def norm_sweep(reader: Reader, found: causal.NormSweep) -> Exhibit:
     """All visual tokens at other norms."""
     runs = list(zip(found.factors, found.runs, strict=True))
     measures = {
@@ -267,11 +289,12 @@ def norm_sweep(reader: Reader, anchors: Anchors, rule: Rule, found: causal.NormS
     }
     rows = [{"factor": factor, "answer": run.answer, "logprob": run.logprob, "kl": run.kl} for factor, run in runs]
     figure = effects(measures, width=ACROSS, row_height=36)
-    source = facts(reader, anchors, rule, 0)
-    return Exhibit("norm-sweep", "All visual tokens at other norms", figure, lambda: rows, source)
+    return Exhibit("norm-sweep", "All visual tokens at other norms", figure, lambda: rows, unjudged(reader, 0))
 
 
-def agreement_matrix(reader: Reader, anchors: Anchors, rule: Rule, chosen: Mapping[str, np.ndarray]) -> Exhibit:
+def agreement_matrix(
+    reader: Reader, anchors: Anchors, rule: Rule, chosen: Mapping[str, np.ndarray], budget: float
+) -> Exhibit:
     """How far the rules choose the same patches."""
     names, values = agreement.agreement({name: mask for name, mask in chosen.items() if _parts(mask)})
     titles = [_title(name) for name in names]
@@ -279,21 +302,21 @@ def agreement_matrix(reader: Reader, anchors: Anchors, rule: Rule, chosen: Mappi
     figure = matrix(
         values, titles, value_name="agreement (Matthews correlation)", value_range=(-1, 1), width=900, printed=16
     )
-    source = facts(reader, anchors, rule)
+    source = {**facts(reader, anchors, rule), "share of visual tokens kept": budget}
     return Exhibit("agreement", "Agreement of the rules", figure, lambda: rows, source)
 
 
-def alignment(reader: Reader, anchors: Anchors, rule: Rule, found: agreement.Rules) -> Exhibit:
+def alignment(reader: Reader, rule: Rule, found: agreement.Rules) -> Exhibit:
     """Cosine between the mean visual and the mean text state at each layer."""
     at = tuple(range(len(found.ima)))
     profile = Profile("IMA", at, tuple(map(float, found.ima)), ("",) * len(at), "cosine")
     figure = layer_profile([profile], selected_layer=rule.layer, width=ACROSS)
     rows = [{"layer": i, "cosine of the means": float(value)} for i, value in enumerate(found.ima)]
     title = "Implicit alignment: mean visual and mean text state"
-    return Exhibit("alignment", title, figure, lambda: rows, facts(reader, anchors, rule, "all"))
+    return Exhibit("alignment", title, figure, lambda: rows, unjudged(reader, "all"))
 
 
-def keep_sets(reader: Reader, anchors: Anchors, rule: Rule, chosen: Mapping[str, np.ndarray]) -> Exhibit:
+def keep_sets(reader: Reader, anchors: Anchors, rule: Rule, chosen: Mapping[str, np.ndarray], budget: float) -> Exhibit:
     """What each ranking keeps at the budget."""
     kept = {_title(name).removeprefix("keeps: "): mask for name, mask in chosen.items() if name.startswith("keep:")}
     boxes = visual_grid(reader.encoded.token_map).boxes
@@ -303,7 +326,8 @@ def keep_sets(reader: Reader, anchors: Anchors, rule: Rule, chosen: Mapping[str,
         for name, mask in kept.items()
         for (row, col), flag in np.ndenumerate(mask)
     ]
-    return Exhibit("keep-sets", "Patches kept at one budget", figure, lambda: rows, facts(reader, anchors, rule))
+    source = {**facts(reader, anchors, rule), "share of visual tokens kept": budget}
+    return Exhibit("keep-sets", "Patches kept at one budget", figure, lambda: rows, source)
 
 
 def unparted(chosen: Mapping[str, np.ndarray]) -> list[str]:

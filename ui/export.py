@@ -30,26 +30,38 @@ class Exhibit:
 
     @property
     def stem(self) -> str:
-        """File name without its ending: model, image, layer and figure."""
+        """File name without its ending: model, image and layer where the figure depends on one, and the figure."""
         facts = self.provenance
-        digest = str(facts["image sha256"])[:8]
-        return file_name(facts["model"], digest, f"layer-{facts['layer']}", self.name)
+        parts = [str(facts["image sha256"])[:8]] if "image sha256" in facts else []
+        parts += [f"layer-{facts['layer']}"] if "layer" in facts else []
+        return file_name(facts["model"], *parts, self.name)
 
 
-def provenance(reader: Reader, index: Index | None, layer: int | str, lens: str) -> dict[str, object]:
-    """Where a figure comes from, for the file and for whoever reads it."""
+def provenance(
+    reader: Reader, index: Index | None, layer: int | str, lens: str, pictures: Sequence[str] | None = None
+) -> dict[str, object]:
+    """Where a figure comes from, for the file and for whoever reads it: it names what the figure depends on, and nothing
+    else. ``pictures``: the names of those that it is of, where that isn't the one in view alone."""
+    one = {"image": reader.picture.name, "image sha256": reader.picture.digest}
     return {
-        "model": reader.spec.name,
-        "model fingerprint": reader.loaded.fingerprint[:16],
-        "image": reader.picture.name,
-        "image sha256": reader.picture.digest,
+        **of_model(reader.spec.name, reader.loaded.fingerprint),
+        **(one if pictures is None else {"pictures": f"{len(pictures)}: {', '.join(pictures)}"}),
         "prompt": reader.encoded.prompt,
         "layer": layer,
         "lens": lens,
-        "index": f"{index.name} ({index.manifest.corpus}, {index.manifest.factory})" if index else "none",
-        "made with": f"TokenLens {__version__}",
-        "date": date.today().isoformat(),
+        **({"index": f"{index.name} ({index.manifest.corpus}, {index.manifest.factory})"} if index else {}),
+        **made(),
     }
+
+
+def of_model(name: str, fingerprint: str) -> dict[str, object]:
+    """The first lines of any provenance."""
+    return {"model": name, "model fingerprint": fingerprint[:16]}
+
+
+def made() -> dict[str, object]:
+    """The last lines of any provenance."""
+    return {"made with": f"TokenLens {__version__}", "date": date.today().isoformat()}
 
 
 def headline(facts: dict[str, object], index: Index | None) -> str:

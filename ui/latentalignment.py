@@ -95,10 +95,12 @@ def exhibit(view: View, index: Index, found: Alignment) -> Exhibit:
         return table
 
     facts = {
-        **export.provenance(view.reader, index, "all", cards.TITLES["latent"]),
-        "pictures": ", ".join(found.names),
+        **export.provenance(
+            view.reader, index, "all", cards.TITLES["latent"],
+            None if found.names == (view.reader.picture.name,) else found.names,
+        ),
         "neighbours of each patch": found.k,
-    }
+    }  # fmt: skip
     return Exhibit("alignment", "Visual layer and text layer of the neighbours", figure, rows, facts)
 
 

@@ -119,7 +119,7 @@ def _effects(shown: Shown, found: PatchAblation) -> Exhibit:
         )
     ]
     title = f"Log-probabilities without the {len(found.cells)} most similar patches"
-    return Exhibit("ablation", title, effects(measures, width=mapviews.ACROSS), lambda: rows, mapviews.facts(shown))
+    return Exhibit("ablation", title, effects(measures, width=mapviews.ACROSS), lambda: rows, _facts(shown, found))
 
 
 def _where(shown: Shown, found: PatchAblation) -> Exhibit:
@@ -129,4 +129,14 @@ def _where(shown: Shown, found: PatchAblation) -> Exhibit:
         shown.reader.picture.image, shown.found.boxes, {"without the most similar": kept}, width=340, side=310
     )
     rows: list[dict[str, object]] = [{"rank": i, "row": row, "col": col} for i, (row, col) in enumerate(found.cells, 1)]
-    return Exhibit("dropped-patches", "The dropped patches", figure, lambda: rows, mapviews.facts(shown))
+    return Exhibit("dropped-patches", "The dropped patches", figure, lambda: rows, _facts(shown, found))
+
+
+def _facts(shown: Shown, found: PatchAblation) -> dict[str, object]:
+    """Provenance with what was dropped."""
+    count = len(found.cells)
+    return {
+        **mapviews.facts(shown),
+        "dropped": f"the {count} most similar patches",
+        "controls": f"{len(found.answer_controls)} random sets of {count} others",
+    }

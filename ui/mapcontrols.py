@@ -70,7 +70,7 @@ def beside(shown: Shown) -> list[Exhibit]:
         maps[1:1] = tried.maps
     maps = [one for one in maps if shown.layer in one.found.layers]
     scores = _scores(shown, maps)
-    drawn = _multiples(shown, maps, scores)
+    drawn = _multiples(shown, maps, scores, words if tried else None)
     export.show(drawn)
     st.html(_table(shown, maps, scores))
     if tried and tried.refused:
@@ -179,7 +179,8 @@ def _score(_found: SimilarityMap, _mask: Mask, layer: int, content: Hashable) ->
     return score_layers(_found.only(layer), _mask).at(layer)
 
 
-def _multiples(shown: Shown, maps: Sequence[Compared], scores: Sequence[MapScores]) -> Exhibit:
+def _multiples(shown: Shown, maps: Sequence[Compared], scores: Sequence[MapScores], words: Words | None) -> Exhibit:
+    """``words``: what the controls were run with."""
     alike = [likeness(shown.found.at(shown.layer), one.found.at(shown.layer)) for one in maps]
     panels = {}
     for number, (one, r) in enumerate(zip(maps, alike, strict=True)):
@@ -199,7 +200,11 @@ def _multiples(shown: Shown, maps: Sequence[Compared], scores: Sequence[MapScore
         for (row, col), value in np.ndenumerate(one.found.at(shown.layer))
     ]
     title = f"{mapviews.query_name(shown.found, shown.word)} at layer {shown.layer} beside controls and baselines"
-    return Exhibit("beside", title, figure, lambda: rows, mapviews.facts(shown))
+    source = mapviews.scored(shown)
+    if words:
+        source |= {"asked for": words.word, "asked for instead": words.other, "not in the picture": words.absent,
+                   "query of another picture": words.picture}  # fmt: skip
+    return Exhibit("beside", title, figure, lambda: rows, source)
 
 
 def _as_row(score: MapScores) -> dict[str, object]:

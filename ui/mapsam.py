@@ -110,7 +110,7 @@ def _mask(shown: Shown, points: Sequence[Point], found: SamMasks, which: int) ->
         found=found.masks[which],
         wanted=own.mask.inside if own else None,
     )
-    source = {**mapviews.facts(shown), "segmenter": "SAM", "estimate": float(found.estimates[which])}
+    source = {**mapviews.of_picture(shown), "segmenter": "SAM", "estimate": float(found.estimates[which])}
     figure = map_overlay(
         shown.reader.picture.image, shown.found.boxes, shown.reading.shown, name=shown.similarity, opacity=0.25,
         drawn=drawn, width=mapviews.WIDTH,

@@ -169,7 +169,7 @@ def _by_threshold(shown: Shown, mask: Mask, target: Target, results: LayerScores
         for t, iou in zip(thresholds, values, strict=True)
     ]
     title = "IoU of what lies above a threshold (dotted: Otsu's)"
-    return Exhibit("thresholds", title, figure, lambda: rows, mapviews.facts(shown))
+    return Exhibit("thresholds", title, figure, lambda: rows, mapviews.scored(shown))
 
 
 def _by_layer(shown: Shown, own: OwnMask, results: LayerScores, moved: MovedScores) -> Exhibit:
@@ -220,13 +220,18 @@ def _over_pictures(shown: Shown, results: LayerScores) -> list[Exhibit]:
         {"layer": layer, "pictures": len(held), **{OVER_PICTURES[name]: of[i] for name, of in values.items()}}
         for i, layer in enumerate(results.layers)
     ]
-    drawn = Exhibit("over-pictures", "gIoU and cIoU at every layer", figure, lambda: rows, _facts(shown))
+    names = [f"sha256 {digest[:16]}" for digest in held]
+    source = export.provenance(shown.reader, None, "all", "SEG map", names)
+    del source["prompt"]  # each was asked for its own
+    source |= {"kind of query": shown.found.kind, "state that is read": shown.found.rule or "none",
+               "similarity": shown.similarity}  # fmt: skip
+    drawn = Exhibit("over-pictures", "gIoU and cIoU at every layer", figure, lambda: rows, source)
     export.show(drawn)
     return [drawn]
 
 
 def _facts(shown: Shown) -> dict[str, object]:
-    return mapviews.facts(shown, "all")
+    return mapviews.scored(shown, "all")
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

@@ -14,7 +14,7 @@ from lens.figures.multiples import value_multiples
 from lens.figures.segmaps import Drawn, Layer, ScoreLine, map_multiples, map_overlay, score_curves
 from lens.segmaps.maps import SimilarityMap, fine_boxes, smooth
 from lens.segmaps.points import LABELS
-from ui import export
+from ui import export, mapstate
 from ui.export import Exhibit
 from ui.maps import Shown
 
@@ -33,21 +33,44 @@ class Looks:
 
 
 def facts(shown: Shown, layer: int | str | None = None) -> dict[str, object]:
-    """Where a figure of this page comes from."""
-    rule = shown.rule
+    """Where a figure of this page comes from that shows the map's values."""
+    return {
+        **of_query(shown, layer),
+        "similarity": shown.similarity,
+        **({"minus the mean map of": ", ".join(shown.found.minus)} if shown.found.minus else {}),
+        **_specific(shown),
+    }
+
+
+def of_query(shown: Shown, layer: int | str | None = None) -> dict[str, object]:
+    """Where a figure comes from that shows the query alone."""
     return {
         **export.provenance(shown.reader, None, shown.layer if layer is None else layer, "SEG map"),
         "answer": shown.asked.answer + (" (put into the model's mouth)" if shown.question.forced else ""),
         "query": query_name(shown.found, shown.word),
         "position of the query": "none" if shown.found.position is None else shown.found.position,
-        "similarity": shown.similarity,
+    }
+
+
+def of_picture(shown: Shown) -> dict[str, object]:
+    """Where a map over the picture comes from: with its scale, points and mask."""
+    rule = shown.rule
+    return {
+        **facts(shown),
         "scale": shown.scale,
-        **({"minus the mean map of": ", ".join(shown.found.minus)} if shown.found.minus else {}),
-        **_specific(shown),
         "points": f"at most {rule.count}, positive from {rule.positive:g}, negative up to {rule.negative:g}, map made "
         f"coarser by {rule.down_sample}",
         "mask": f"{shown.raster.note}, above {shown.raster.threshold:.4g}, {shown.share:.1%} of the picture",
     }
+
+
+def scored(shown: Shown, layer: int | str | None = None) -> dict[str, object]:
+    """Where a figure comes from that compares the map with the reader's mask, where there is one."""
+    own = mapstate.mask(shown.reader)
+    if own is None:
+        return facts(shown, layer)
+    return {**facts(shown, layer), "compared with": f"the reader's mask, {own.mask.inside.mean():.1%} of the picture, "
+            f"sha256 {own.key[:16]}"}  # fmt: skip
 
 
 def _specific(shown: Shown) -> dict[str, object]:
@@ -71,7 +94,7 @@ def query_name(found: SimilarityMap, word: str = "") -> str:
 def overlay(shown: Shown, looks: Looks, patch: tuple[int, int]) -> Exhibit:
     """The map over the picture; the patch is outlined where it is the query."""
     reading, found = shown.reading, shown.found
-    source = facts(shown)
+    source = of_picture(shown)
     paint = Layer(smooth(reading.shown), fine_boxes(found.boxes)) if "smooth" in looks.parts else None
     picture = str(source["image sha256"])[:8]
     name = query_name(found, shown.word) + (" minus control words" if found.minus else "")
@@ -129,7 +152,7 @@ def curve(shown: Shown) -> Exhibit:
             {"layer": layer, **{name: getattr(score, name) for name in names}}
             for layer, score in zip(scores.layers, scores.scores, strict=True)
         ]
-        return Exhibit("curve", "Scores of the map at every layer", figure, lambda: rows, facts(shown, "all"))
+        return Exhibit("curve", "Scores of the map at every layer", figure, lambda: rows, scored(shown, "all"))
     peaks = [_peak(grid) for grid in shown.found.raw]
     words = tuple(f"{row},{col}" for row, col, _ in peaks)
     profile = Profile("Highest patch", shown.found.layers, tuple(peak for *_, peak in peaks), words, "z-score")
@@ -182,4 +205,6 @@ def each_seg(shown: Shown, maps: Mapping[str, SimilarityMap]) -> Exhibit:
         for name, grid in grids.items()
         for (r, c), value in np.ndenumerate(grid)
     ]
-    return Exhibit("each-seg", "One map for each <SEG> of the answer", figure, lambda: rows, facts(shown))
+    source = {**of_query(shown), "query": ", ".join(maps), "similarity": shown.similarity}
+    source["position of the query"] = ", ".join(str(found.position) for found in maps.values())
+    return Exhibit("each-seg", "One map for each <SEG> of the answer", figure, lambda: rows, source)

@@ -40,7 +40,7 @@ def near_words(shown: Shown) -> list[Exhibit]:
         for rank, (token, score) in enumerate(zip(words.tokens[0], words.scores[0], strict=True), 1)
     ]
     title = f"Words near {mapviews.query_name(shown.found, shown.word)} at every layer"
-    drawn = Exhibit("query-words", title, figure, lambda: rows, mapviews.facts(shown, "all"))
+    drawn = Exhibit("query-words", title, figure, lambda: rows, mapviews.of_query(shown, "all"))
     st.markdown("**The nearest word at every layer**")
     export.show(drawn)
     st.caption(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 from typing import Literal
 
 import numpy as np
 
-from lens import __version__
 from lens.backend.encoding import visual_grid
 from lens.figures import functiontokens as figures
 from lens.figures import reactivation, steering
@@ -34,32 +32,39 @@ Row = dict[str, object]
 
 
 def facts(setting: Setting, text: str | None = None) -> Row:
-    """Where a figure of this page comes from. None of it looks at the picture."""
+    """Where a figure of features comes from: a text's, or the corpus's. None of it looks at the picture."""
     graph = setting.graph
-    corpus: Row = {}
+    edges: Row = {}
     if graph is not None and text is None:
-        made = graph.manifest
-        corpus = {
-            "graph": graph.folder.name,
+        null = f"{graph.manifest.permutations} label permutations, seed {graph.manifest.seed}"
+        edges = {"graph": graph.folder.name, "least firings of an edge": setting.n, "null": null}
+    plain = plain_facts(setting, text)
+    made = export.made()
+    return {
+        **{key: value for key, value in plain.items() if key not in made},
+        "layer": setting.features.layer,
+        "features": f"{setting.features.name} ({setting.features.fingerprint[:16]})",
+        **edges,
+        **made,
+    }
+
+
+def plain_facts(setting: Setting, text: str | None = None) -> Row:
+    """Where a figure comes from in which no feature takes part."""
+    read: Row = {"prompt": text} if text is not None else {}
+    if setting.graph is not None and text is None:
+        made = setting.graph.manifest
+        read = {
             "corpus": f"{made.corpus} ({made.sentences:,} sentences, licence {made.corpus_licence})",
             "corpus sha256": made.corpus_digest,
             "positions": made.positions,
-            "least firings of an edge": setting.n,
-            "null": f"{made.permutations} label permutations, seed {made.seed}",
         }
     return {
-        "model": setting.spec.name,
-        "model fingerprint": setting.loaded.fingerprint[:16],
-        "image": "none",
-        "image sha256": "",
-        "prompt": text or "none",
-        "layer": setting.features.layer,
+        **export.of_model(setting.spec.name, setting.loaded.fingerprint),
+        **read,
         "lens": "function tokens",
-        "features": f"{setting.features.name} ({setting.features.fingerprint[:16]})",
         "function tokens": f"{setting.definition} ({len(setting.function_ids)})",
-        **corpus,
-        "made with": f"TokenLens {__version__}",
-        "date": date.today().isoformat(),
+        **export.made(),
     }
 
 
@@ -111,7 +116,9 @@ def walk(setting: Setting, node: tuple[str, int], order: Literal["lift", "firing
     member = np.isin(found.ids, setting.function_ids)
     names = {feature: spoken(setting, feature)[:SHORT] for feature in found.features.tolist()}
     drawn = figures.neighbourhood(found, member, names=names, width=640)
-    return Exhibit("walk", f"The graph around {node[0]} {node[1]}", drawn, lambda: rows, facts(setting))
+    return Exhibit(
+        "walk", f"The graph around {node[0]} {node[1]}", drawn, lambda: rows, {**facts(setting), "strongest by": order}
+    )
 
 
 def histogram(setting: Setting, feature: int) -> Exhibit:
@@ -169,7 +176,7 @@ def counts(setting: Setting) -> Exhibit:
         ]  # fmt: skip
 
     drawn = figures.counts(found, member, width=ACROSS)
-    return Exhibit("counts", "Token statistics", drawn, rows, facts(setting))
+    return Exhibit("counts", "Token statistics", drawn, rows, plain_facts(setting))
 
 
 def firings(setting: Setting, text: str, reading: PromptReading, spot: int) -> Exhibit:
@@ -208,7 +215,7 @@ def losses(setting: Setting, text: str, found: Sequence[GroupLosses]) -> Exhibit
          "loss": pair.loss, "low": pair.low, "high": pair.high}
         for one in found for pair in one.pairs
     ]  # fmt: skip
-    return Exhibit("losses", "Loss by group", steering.group_losses(found), lambda: rows, facts(setting, text))
+    return Exhibit("losses", "Loss by group", steering.group_losses(found), lambda: rows, plain_facts(setting, text))
 
 
 def next_tokens(setting: Setting, text: str, found: Steering) -> Exhibit:

@@ -245,3 +245,28 @@ def test_a_difference_that_cannot_be_is_shown_as_z_scores_and_said(opened: Open)
     typed = opened(**(SEG | {"query": "word"}), word="<b>cat</b>", scale="difference", controls="dog")
     assert "<b>cat</b>" not in html(typed) and "Specific to “&lt;b&gt;cat&lt;/b&gt;”?" in html(typed)
     assert "typed “&lt;b&gt;cat&lt;/b&gt;” minus control words" in figure(typed, "segmap")["layout"]["title"]["text"]
+
+
+def test_exports_name_what_each_figure_depends_on(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    held: dict[str, dict[str, object]] = {}
+    monkeypatch.setattr("ui.export.draw", lambda drawn: held.update({one.name: one.provenance for one in drawn}))
+    page = finished(opened(**SEG, more="Words"))
+    texts(page)
+    assert {"scale", "points", "mask", "similarity"} <= set(held["segmap"])
+    assert not {"scale", "points", "mask"} & set(held["curve"]) and "similarity" in held["curve"]
+    assert not {"scale", "points", "mask", "similarity"} & set(held["query-words"]) and "query" in held["query-words"]
+    assert held["segmap"]["specific to cat"] and "submarine" in str(held["segmap"]["r with the maps of control words"])
+    page = opened(**SEG, more="Scores")
+    give(page, photo(), photo(1))
+    page.run()
+    for name in ("curve", "scores", "thresholds"):
+        assert str(held[name]["compared with"]).startswith("the reader's mask, "), name
+    picture = photo(1)
+    page.session_state["scored pictures"] = {
+        kind: {**scored, picture.digest: next(iter(scored.values()))}
+        for kind, scored in page.session_state["scored pictures"].items()
+    }
+    page.run()
+    over = held["over-pictures"]
+    assert photo().digest[:16] in str(over["pictures"]) and picture.digest[:16] in str(over["pictures"])
+    assert not {"image", "image sha256", "prompt"} & set(over)
