@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ def damaged_json(value: Any, rng: random.Random) -> str:
         if isinstance(holder, dict) and rng.random() < 0.2:
             del holder[key]
         else:
-            holder[key] = rng.choice(WILD)
+            holder[key] = copy.deepcopy(rng.choice(WILD))
     return json.dumps(value)
 
 
