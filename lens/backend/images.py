@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lens.backend.cache import BoundedCache
 from lens.backend.pixels import FORMATS, load, to_rgb, turn_of
-from lens.backend.structure import TooElaborate
+from lens.backend.structure import TooElaborate, format_of
 from lens.errors import ImageTooLarge, ImageUnreadable
 
 MAX_PIXELS = 64_000_000
@@ -147,6 +147,11 @@ def _decode(data: bytes, shown: str) -> Image.Image:
             "scale it down."
         ) from error
     except UnidentifiedImageError as error:
+        if (kind := format_of(data)) is not None:
+            raise ImageUnreadable(
+                f"{shown} is a damaged {kind}, or of bits, colours or packing that aren't read here; save it again as a "
+                "plain PNG or JPEG."
+            ) from error
         raise ImageUnreadable(
             f"{shown} is no image that can be read: its {len(data):,} bytes don't begin like a {KINDS} file, "
             "whatever its name says; choose another file."

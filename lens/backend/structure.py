@@ -41,7 +41,7 @@ class TooElaborate(Exception):
 
 def check_structure(data: bytes) -> None:
     """TooElaborate for an image file that would take long to decode, whatever its number of pixels."""
-    for start, check in _CHECKS:
+    for start, _, check in _CHECKS:
         if data.startswith(start):
             check(data)
 
@@ -216,12 +216,20 @@ def _bound_tiles(tags: dict[int, tuple[int, int]]) -> None:
         _bound(pieces * each, 8 * most, "pixels in tiles")
 
 
-_CHECKS: tuple[tuple[bytes, Callable[[bytes], None]], ...] = (
-    (b"\xff\xd8\xff", _jpeg),
-    (b"\x89PNG\r\n\x1a\n", _png),
-    (b"RIFF", _webp),
-    (b"GIF8", _gif),
-    (b"BM", _bmp),
-    *((start, _tiff) for start in (b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")),
+_CHECKS: tuple[tuple[bytes, str, Callable[[bytes], None]], ...] = (
+    (b"\xff\xd8\xff", "JPEG", _jpeg),
+    (b"\x89PNG\r\n\x1a\n", "PNG", _png),
+    (b"RIFF", "WebP", _webp),
+    (b"GIF8", "GIF", _gif),
+    (b"BM", "BMP", _bmp),
+    *((start, "TIFF", _tiff) for start in (b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")),
 )
-"""How a file begins → what is looked at; the beginnings are those that Pillow's decoders accept."""
+"""How a file begins → its format and what is looked at; the beginnings are those that Pillow's decoders accept."""
+
+
+def format_of(data: bytes) -> str | None:
+    """The format that a file's first bytes are those of."""
+    for start, name, _ in _CHECKS:
+        if data.startswith(start) and (name != "WebP" or data[8:12] == b"WEBP"):
+            return name
+    return None

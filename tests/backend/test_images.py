@@ -235,6 +235,23 @@ def test_text_named_png(tmp_path):
         open_picture(path)
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "PNG"),
+        (b"\xff\xd8\xff\xe0", "JPEG"),
+        (
+            saved(Image.new("L", (4, 4)), "TIFF").replace(b"\x02\x01\x03\0\1\0\0\0\x08", b"\x02\x01\x03\0\1\0\0\0\x09"),
+            "TIFF",
+        ),
+    ],
+)
+def test_a_format_that_is_known_and_a_kind_that_is_not(data: bytes, kind: str):
+    """No file that begins like a PNG is told that it doesn't."""
+    with pytest.raises(ImageUnreadable, match=f"is a damaged {kind}, or of bits, colours"):
+        open_picture(data)
+
+
 def test_empty_missing_folder(tmp_path):
     with pytest.raises(ImageUnreadable, match="empty"):
         open_picture(b"", "a.png")
