@@ -101,7 +101,7 @@ def picture_exhibit(
     """The picture with its patch grid, a heat map of the best score or the best words; a drag over it chooses a region."""
     shape = (reading.rows, reading.cols)
     best = [patch.neighbours[lens][0] for patch in reading.patches]
-    words = np.array([entry.word for entry in best], dtype=object).reshape(shape).tolist()
+    words = np.array([entry.shown for entry in best], dtype=object).reshape(shape).tolist()
     values = np.array([score(entry) for entry in best]).reshape(shape)
     image, boxes = reader.picture.image, visual_grid(reader.encoded.token_map).boxes
     facts = export.provenance(reader, index, reading.layer, cards.TITLES[lens])

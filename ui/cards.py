@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from lens.backend.visible import visible
 from lens.latentlens.reading import VocabularyWord, score
 from lens.latentlens.search import Neighbour
 
@@ -27,7 +28,7 @@ def lens_column(lens: str, found: Sequence[Neighbour | VocabularyWord]) -> str:
 def _card(lens: str, row: Neighbour | VocabularyWord, share: float) -> str:
     value = f"{score(row):.1f}" if lens == "logit" else f"{score(row):.3f}"
     sentence = _sentence(row) if isinstance(row, Neighbour) else ""
-    word = escape(row.word) or escape(repr(row.token))
+    word = escape(row.shown)
     return (
         f'<div class="tl-row"><div class="tl-head"><span class="tl-word">{word}</span>'
         f'<span class="tl-score">{value}</span></div>'
@@ -39,8 +40,8 @@ def _card(lens: str, row: Neighbour | VocabularyWord, share: float) -> str:
 def _origin(row: Neighbour | VocabularyWord) -> str:
     """At which text layer, and by which token of the word, where that isn't the word itself."""
     layer = f'<span class="tl-layer">text layer {row.layer}</span>' if isinstance(row, Neighbour) else ""
-    partial = row.token.strip() != row.word
-    token = f'<span class="tl-token">token {escape(repr(row.token.strip()))}</span>' if partial else ""
+    partial = row.token.strip() != row.word and row.shown == row.word
+    token = f'<span class="tl-token">token {escape(visible(row.token))}</span>' if partial else ""
     return f'<div class="tl-origin">{layer}{token}</div>' if layer or token else ""
 
 

@@ -8,6 +8,7 @@ from html import escape
 
 from lens.backend.bench import Run
 from lens.backend.controlled import CausalResult
+from lens.backend.visible import visible
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.causal import NormSweep
 from lens.embedlens.causal_folder import FolderEffect
@@ -29,7 +30,7 @@ def summary(anchors: Anchors) -> str:
     """What the classes rest on, in one line."""
     groups = []
     for kind in ("sink", "dead"):
-        found = ", ".join(f"<b>{_visible(anchor.token.strip() or anchor.token)}</b>" for anchor in anchors.of(kind))
+        found = ", ".join(f"<b>{_visible(anchor.token)}</b>" for anchor in anchors.of(kind))
         groups.append(f"{kind}: {found}" if found else f"{kind}: none found")
     where = f"found in {anchors.images:,} images" if anchors.source == "discovered" else "as published"
     return f"Anchors of {escape(anchors.model)}, {where} · {' · '.join(groups)}"
@@ -42,12 +43,12 @@ def paragraph(sentences: Iterable[str]) -> str:
 
 def meaning(step: Step, anchors: Anchors) -> str:
     """What the class of a patch says of it; of a dead one, which anchor it is near and of what kind that is."""
-    tokens = {anchor.token.strip() or anchor.token: anchor for anchor in anchors.of("dead")}
+    tokens = {anchor.token: anchor for anchor in anchors.of("dead")}
     near = next((tokens[word] for word, _cosine in step.words if word in tokens), None)
     if step.label != "dead" or near is None:
         return escape(MEANING[step.label].capitalize())
     kind = "begins a word or is one" if letters_of(near.token) >= WORD_LETTERS else "is a piece of a word"
-    return f"Near “{_visible(near.token.strip() or near.token)}”, which {kind}, as tokens of nearly every picture are"
+    return f"Near “{_visible(near.token)}”, which {kind}, as tokens of nearly every picture are"
 
 
 def class_line(step: Step, anchors: Anchors) -> str:
@@ -64,7 +65,7 @@ def class_line(step: Step, anchors: Anchors) -> str:
 
 def words(step: Step, anchors: Anchors) -> str:
     """The nearest words of a patch with their cosines; anchors are marked."""
-    kinds = {anchor.token.strip() or anchor.token: anchor.kind for anchor in anchors.found}
+    kinds = {anchor.token: anchor.kind for anchor in anchors.found}
     return "".join(
         f'<div class="tl-row"><div class="tl-head"><span class="tl-word">{_visible(word)}</span>{_badge(kinds.get(word))}'
         f'<span class="tl-score">{cosine:.3f}</span></div><div class="tl-bar">'
@@ -154,9 +155,9 @@ def _badge(kind: str | None) -> str:
     return f'<span class="tl-layer" style="color:{LOOKS[kind].colour}">{kind} anchor</span>' if kind else ""
 
 
-def _visible(word: str) -> str:
-    """A word, or what Python writes for one that can't be seen."""
-    return escape(word) if word.strip() and word.isprintable() else escape(repr(word))
+def _visible(token: str) -> str:
+    """A token as HTML."""
+    return escape(visible(token))
 
 
 def _number(value: float) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from lens.backend.controlled import CausalResult
 from lens.backend.encoding import visual_grid
+from lens.backend.visible import visible
 from lens.embedlens import agreement, causal, layers
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.causal_folder import FolderEffect
@@ -78,7 +79,7 @@ def overlay(
             entry |= {f"in {name}": bool(found.members[name][row, col]) for name in CLASSES}
             entry |= {"anchor cosine": found.anchor_cosine[row, col], "margin": found.margin[row, col]}
             for rank, (word, cosine) in enumerate(words, 1):
-                entry |= {f"word {rank}": word, f"cosine {rank}": cosine}
+                entry |= {f"word {rank}": visible(word), f"token {rank}": word, f"cosine {rank}": cosine}
             table.append(entry)
         return table
 
@@ -87,7 +88,7 @@ def overlay(
 
 def _detail(found: TokenClasses, row: int, col: int) -> str:
     words = found.words[row * found.cols + col][:3]
-    lines = [f"{label(word, 24)} {cosine:.3f}" for word, cosine in words]
+    lines = [f"{label(visible(word), 24)} {cosine:.3f}" for word, cosine in words]
     return "<br>".join([*lines, f"margin {found.margin[row, col]:+.3f}"])
 
 
@@ -95,7 +96,13 @@ def path(reader: Reader, anchors: Anchors, rule: Rule, patch: tuple[int, int], s
     """One patch at every layer: nearest word, and margin with class."""
     at = tuple(step.layer for step in steps)
     rows_of_figure = [
-        Profile("Nearest word", at, tuple(s.words[0][1] for s in steps), tuple(s.words[0][0] for s in steps), "cosine")
+        Profile(
+            "Nearest word",
+            at,
+            tuple(s.words[0][1] for s in steps),
+            tuple(visible(s.words[0][0]) for s in steps),
+            "cosine",
+        )
     ]
     if anchors.found:
         margins = tuple(step.margin for step in steps)
@@ -103,7 +110,15 @@ def path(reader: Reader, anchors: Anchors, rule: Rule, patch: tuple[int, int], s
             Profile("Anchor's margin", at, margins, tuple(s.label for s in steps), "cosine difference")
         )
     rows = [
-        {"layer": s.layer, "class": s.label, "word": word, "cosine": cosine, "rank": rank, "margin": s.margin}
+        {
+            "layer": s.layer,
+            "class": s.label,
+            "word": visible(word),
+            "token": word,
+            "cosine": cosine,
+            "rank": rank,
+            "margin": s.margin,
+        }
         for s in steps
         for rank, (word, cosine) in enumerate(s.words, 1)
     ]
@@ -350,8 +365,8 @@ def hubness(reader: Reader, anchors: Anchors, rule: Rule, found: Hubness, here: 
     best = [words[0][0] for words in here.words]
     rates = []
     for number, anchor in enumerate(anchors.found):
-        name = f"{anchor.kind} {anchor.token.strip() or anchor.token!r}"
-        share = best.count(anchor.token.strip() or anchor.token) / len(best)
+        name = f"{anchor.kind} {visible(anchor.token)}"
+        share = best.count(anchor.token) / len(best)
         rates.append(Rate(name, "this picture", share, share, share))
         for control in found.controls:
             won = float(control.wins[number])

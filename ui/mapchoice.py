@@ -8,6 +8,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from lens.backend.maskfiles import mask_coco, mask_png, mask_runs
+from lens.backend.visible import visible
 from lens.export import file_name
 from lens.segmaps.asking import PROMPT, TOKEN_RULES, Asked
 from lens.segmaps.maps import SCALES, SIMILARITIES
@@ -116,7 +117,8 @@ def _strip(question: Question, kind: str) -> None:
     known = asked.token_map
     pieces = [
         Piece(
-            known.texts[at].replace("\n", "↵"), title=f"{name}, position {at}", on=at == on, mark=at in asked.segs,
+            known.texts[at].replace("\n", "↵"), title=f"{visible(known.texts[at])}: {name}, position {at}", on=at == on,
+            mark=at in asked.segs,
             fade=name == "prompt" and at not in own, ends=at == asked.start - 1,
         )
         for name, span in spans.items()

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from lens.backend.visible import visible
 from lens.figures.latentlens import Profile, layer_profile
 from lens.figures.multiples import value_multiples
 from lens.figures.segmaps import Drawn, Layer, ScoreLine, map_multiples, map_overlay, score_curves
@@ -84,7 +85,7 @@ def _specific(shown: Shown) -> dict[str, object]:
 
 def query_name(found: SimilarityMap, word: str = "") -> str:
     """The query in words: its text, the ``word`` that it is a part of, and which state of it was read."""
-    name = found.name.strip() or repr(found.name)
+    name = visible(found.name) if found.kind == "token" else found.name.strip()
     if found.kind in ("token", "word"):
         name = f"“{name}”"
     whole = f" of “{word}”" if found.kind == "token" and word not in ("", found.name.strip()) else ""

@@ -8,6 +8,7 @@ import streamlit as st
 
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import Words
+from lens.backend.visible import visible
 from lens.figures.latentlens import Profile, layer_profile
 from lens.latentlens.reading import vocabulary
 from lens.segmaps.maps import Query
@@ -28,7 +29,7 @@ def near_words(shown: Shown) -> list[Exhibit]:
     profiles = [
         Profile(
             cards.TITLES[lens], tuple(by_layer), tuple(float(words.scores[0, 0]) for words in by_layer.values()),
-            tuple(words.tokens[0][0] for words in by_layer.values()), UNITS[lens],
+            tuple(visible(words.tokens[0][0]) for words in by_layer.values()), UNITS[lens],
         )
         for lens, by_layer in found.items()
     ]  # fmt: skip

@@ -38,7 +38,7 @@ def layers_exhibit(view: View) -> Exhibit:
             cards.TITLES[lens],
             tuple(range(len(entries))),
             tuple(score(entry) for entry in entries),
-            tuple(entry.word for entry in entries),
+            tuple(entry.shown for entry in entries),
             UNITS[lens],
         )
         for lens, entries in best.items()

@@ -8,6 +8,7 @@ from html import escape
 
 import numpy as np
 
+from lens.backend.visible import visible as written
 from lens.figures.steering import GROUP_COLOURS
 from lens.functiontokens.counts import TokenCounts
 from lens.functiontokens.coverage import Coverage, Rarefaction, TypeReach
@@ -28,15 +29,9 @@ ALIKE = 0.005
 
 
 def visible(text: str) -> str:
-    """A token for plain text, not escaped: line breaks and blanks made visible, marks alone in quotes, as in the figures."""
-    shown = bare(text)
+    """A token for plain text, not escaped: marks alone in quotes, as in the figures."""
+    shown = written(text)
     return shown if any(c.isalnum() for c in shown) else f"“{shown}”"
-
-
-def bare(text: str) -> str:
-    """A token with its line breaks and blanks made visible."""
-    shown = text.strip(" ").replace("\n", "↵").replace("\t", "⇥") or "␣"
-    return shown if shown.isprintable() else repr(shown)[1:-1]
 
 
 def word(text: str) -> str:
@@ -247,9 +242,9 @@ def token_line(token: PromptToken, fires: str) -> str:
 def token_features(token: PromptToken, reading: PromptReading, glosses: Sequence[Sequence[str]]) -> str:
     """The strongest features of a token, and where each fired first."""
     rows = []
-    for fired, words in zip(token.top, glosses, strict=True):
+    for fired, gloss in zip(token.top, glosses, strict=True):
         first = "here" if fired.first == token.position else f"{fired.first} ({word(reading.tokens[fired.first].text)})"
-        rows.append((f"<b>{fired.feature}</b>", f"{fired.value:.3g}", first, spaced(words)))
+        rows.append((f"<b>{fired.feature}</b>", f"{fired.value:.3g}", first, spaced(gloss)))
     if not rows:
         return (
             '<p class="tl-how">The first two positions are left out: the first state of a text is over 100 times as long as '

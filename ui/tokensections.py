@@ -18,7 +18,7 @@ from lens.functiontokens.prompt import PromptReading
 from ui import addresses, export, sidebar, state, tokencards, tokenresults, tokens, tokenstate, tokenviews
 from ui.clicks import take_click
 from ui.export import Exhibit
-from ui.tokencards import bare
+from ui.tokencards import visible
 from ui.tokens import Setting
 from ui.tokenstrip import Piece, strip
 from ui.work import offered
@@ -116,8 +116,8 @@ def _painted(
 def _draw_text(reading: PromptReading, paints: list[Paint | None], spot: int) -> None:
     pieces = [
         Piece(
-            text=token.text if token.text.strip() and token.text.isprintable() else bare(token.text),
-            title=f"{token.position}: {token.group}",
+            text=token.text if token.text.strip() and token.text.isprintable() else visible(token.text),
+            title=f"{token.position}: {visible(token.text)}, {token.group}",
             ground=paint.ground if paint else "",
             ink=paint.ink if paint else "",
             on=token.position == spot,

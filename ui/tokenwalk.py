@@ -85,10 +85,7 @@ def menu(_graph: FeatureGraph, created: str) -> dict[str, int]:
     for rank in np.argsort(-_graph.occurrences, kind="stable")[:OFFERED].tolist():
         text, token_id = _graph.counts.texts[rank], int(_graph.counts.ids[rank])
         name = visible(text)
-        inner = name if text.startswith(" ") or not name.isalnum() else f"{name} (no space before)"
-        names.setdefault(
-            name if name not in names else inner if inner not in names else f"{name} ({token_id})", token_id
-        )
+        names.setdefault(name if name not in names else f"{name} ({token_id})", token_id)
     return names
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lens.backend.visible import visible
 from lens.commands import patchbench
 from lens.commands.numbers import count, whole
 from lens.commands.terminal import printable, progress, table, write_json
@@ -133,7 +134,7 @@ def _anchors(args: argparse.Namespace) -> None:
     print(printable(anchors.note))
     rows = [("id", "token", "kind", "origin", "images", "cosine", "tokens per image")]
     for a in anchors.found:
-        token = printable(a.token) or repr(a.token)
+        token = printable(visible(a.token))
         rows.append((str(a.id), token, a.kind, a.origin, f"{a.share:.1%}", f"{a.cosine:.4f}", f"{a.count:.1f}"))
     if anchors.found:
         for line in table(rows, right=(0, 4, 5, 6)):
@@ -246,13 +247,13 @@ def _lines(classes: TokenClasses, anchors: Anchors) -> Iterator[str]:
     """Fractions, anchors, then a row for each patch."""
     shares = ", ".join(f"{name} {share:.1%}" for name, share in classes.fractions.items())
     yield f"{shares}; {classes.overlap} patches are both sink and dead (labelled sink)"
-    named = [f"{printable(a.token) or repr(a.token)} ({' '.join((a.origin, a.kind)).strip()})" for a in anchors.found]
+    named = [f"{printable(visible(a.token))} ({' '.join((a.origin, a.kind)).strip()})" for a in anchors.found]
     yield f"Anchors: {', '.join(named)}" if named else printable(anchors.note)
     yield ""
     rows = [("patch", "class", "margin", "words")]
     for i, words in enumerate(classes.words):
         row, col = divmod(i, classes.cols)
-        shown = ", ".join(f"{printable(word) or repr(word)} {cosine:.3f}" for word, cosine in words[:WORDS])
+        shown = ", ".join(f"{printable(visible(word))} {cosine:.3f}" for word, cosine in words[:WORDS])
         margin = f"{classes.margin[row, col]:+.3f}" if anchors.found else "-"
         rows.append((f"{row},{col}", str(classes.labels[row, col]), margin, shown))
     yield from table(rows, right=(2,))

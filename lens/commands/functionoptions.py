@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lens.backend.visible import visible
 from lens.commands.terminal import printable
 
 if TYPE_CHECKING:
@@ -87,5 +88,5 @@ def usual_features(loaded: LoadedModel) -> list[str]:
 
 
 def shown(token: str) -> str:
-    """A token for a table: one of blanks alone as Python writes it."""
-    return printable(token) or repr(token)
+    """A token for a table."""
+    return printable(visible(token))

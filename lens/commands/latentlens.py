@@ -115,8 +115,7 @@ def _cells(found: Neighbour | VocabularyWord) -> tuple[str, str, str, str]:
     """Score, word, layer and sentence of one neighbour; the last two blank where there is no context."""
     from lens.latentlens.search import Neighbour
 
-    # A token that is only blanks or control characters is shown as Python writes it.
-    word = printable(found.word) or repr(found.token)
+    word = printable(found.shown)
     if not isinstance(found, Neighbour):
         return f"{found.score:.3f}", word, "", ""
     sentence = f"{found.sentence[: found.seen]} | {found.sentence[found.seen :]}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lens.backend.visible import visible
 from lens.commands.numbers import count
 from lens.commands.terminal import printable, progress, table, write_json
 
@@ -237,7 +238,7 @@ def _lines(found: _Found) -> Iterator[str]:
     rule = f", read at {shown.rule}" if shown.rule else ""
     yield printable(f"{found.model}, layer {reading.layer}, {shown.similarity} similarity, {rows} x {cols} patches")
     yield printable(f"Asked: {reading.asked.encoded.prompt} Answered: {reading.asked.answer or '(nothing)'}")
-    yield printable(f"Query: {shown.name or '(a blank)'}{rule}")
+    yield printable(f"Query: {visible(shown.name)}{rule}")
     if len(reading.asked.segs) > 1:
         yield f"The answer has {len(reading.asked.segs)} <SEG>, each with a map of its own; --seg N chooses one."
     if reading.specific:

@@ -125,7 +125,8 @@ def as_json(classes: TokenClasses, anchors: Anchors) -> dict:
                 "row": i // classes.cols,
                 "col": i % classes.cols,
                 "class": str(classes.labels[i // classes.cols, i % classes.cols]),
-                "words": [[word, round(cosine, 4)] for word, cosine in words],
+                "words": [[token.strip() or token, round(cosine, 4)] for token, cosine in words],
+                "tokens": [token for token, _cosine in words],
             }
             for i, words in enumerate(classes.words)
         ],
@@ -147,6 +148,6 @@ def _standing(
 
 def _shown(words: Words) -> tuple[tuple[tuple[str, float], ...], ...]:
     return tuple(
-        tuple((token.strip() or token, float(cosine)) for token, cosine in zip(tokens, cosines, strict=True))[:SHOWN]
+        tuple((token, float(cosine)) for token, cosine in zip(tokens, cosines, strict=True))[:SHOWN]
         for tokens, cosines in zip(words.tokens, words.scores, strict=True)
     )

@@ -22,7 +22,7 @@ class Step:
 
     Attributes:
         label: its class, by precedence.
-        words: its nearest words with their cosines, best first.
+        words: its nearest vocabulary entries, as the tokenizer decodes them, with their cosines, best first.
         anchor_cosine: best cosine with an anchor; NaN without anchors.
         margin: by how much that beats the best word that is no anchor; NaN without anchors.
     """
@@ -61,7 +61,7 @@ def token_path(
         Step(
             layer=layer,
             label=str(labels[layer]),
-            words=tuple((token.strip() or token, float(c)) for token, c in zip(*row, strict=True))[:SHOWN],
+            words=tuple((token, float(c)) for token, c in zip(*row, strict=True))[:SHOWN],
             anchor_cosine=float(near[layer]),
             margin=float(near[layer] - others[layer]),
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lens.backend.visible import visible
 from lens.figures.steering import GROUP_COLOURS, LEGEND
 from lens.figures.theme import FAINT, INK, PAPER, SCALE, label, new_figure
 
@@ -271,7 +272,7 @@ def _edge_hover(figure: go.Figure, found: Neighbourhood, chosen: np.ndarray) -> 
     far = 0.8 if found.centre[0] == "token" else 0.2
     ends = found.token_at[found.edge_token[chosen]], found.feature_at[found.edge_feature[chosen]]
     texts = [
-        f"<b>{label(found.texts[found.edge_token[i]])}</b> · feature {found.features[found.edge_feature[i]]}<br>"
+        f"<b>{_shown(found.texts[found.edge_token[i]], 40)}</b> · feature {found.features[found.edge_feature[i]]}<br>"
         f"{found.firings[i]:,} firings, on {found.rate[i]:.1%} of the token's occurrences<br>{found.lift[i]:.3g} times "
         "chance"
         for i in chosen
@@ -319,7 +320,8 @@ def _tokens(ids: np.ndarray, texts: Sequence[str], longest: int = 40) -> dict[st
 
 def _shown(text: str, longest: int) -> str:
     """A token for a label; marks alone stand in quotes, so that they are seen."""
-    return label(text, longest) if any(c.isalnum() for c in text) else f"“{label(text, longest)}”"
+    shown = label(visible(text), longest)
+    return shown if any(c.isalnum() for c in text) else f"“{shown}”"
 
 
 def _marker(group: str, size: int) -> dict[str, Any]:

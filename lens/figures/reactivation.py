@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from lens.backend.visible import visible
 from lens.figures.steering import GROUP_COLOURS, LEGEND
 from lens.figures.theme import FAINT, INK, PAPER, label, limits, new_figure
 
@@ -59,8 +60,8 @@ def firings(
                 x=[one.token for one in own], y=[rows[one.feature] for one in own], mode="markers", name=name,
                 marker={"size": [6 + 9 * (abs(one.value) / most) ** 0.5 for one in own], "opacity": 1, **looks[kind]},
                 customdata=[[one.token, one.feature] for one in own],
-                text=[f"{label(tokens[one.token])} ({groups[one.token]})<br>{features[one.feature]}<br>value {one.value:.3g}"
-                      for one in own],
+                text=[f"{label(visible(tokens[one.token]))} ({groups[one.token]})<br>{features[one.feature]}<br>"
+                      f"value {one.value:.3g}" for one in own],
                 hovertemplate="%{text}<extra></extra>", selected={"marker": {"opacity": 1}},
                 unselected={"marker": {"opacity": 1}},
             )
@@ -69,8 +70,8 @@ def firings(
         frame = {"x0": selected - 0.5, "x1": selected + 0.5, "y0": 0, "y1": 1, "yref": "y domain"}
         figure.add_shape(type="rect", fillcolor=FAINT, opacity=0.5, line={"width": 0}, layer="below", **frame)
     figure.update_xaxes(
-        tickvals=list(range(len(tokens))), ticktext=[label(token, 14) for token in tokens], tickangle=-90, showgrid=False,
-        range=[-0.7, len(tokens) - 0.3], tickfont={"size": 11},
+        tickvals=list(range(len(tokens))), ticktext=[label(visible(token), 14) for token in tokens],
+        tickangle=-90, showgrid=False, range=[-0.7, len(tokens) - 0.3], tickfont={"size": 11},
     )  # fmt: skip
     figure.update_yaxes(
         tickvals=list(rows.values()), ticktext=[label(name, 44) for name in features.values()],

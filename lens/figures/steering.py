@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
+from lens.backend.visible import visible
 from lens.figures.canvas import Cell, clickable, colour_bar, outline, picture_figure, scale_of
 from lens.figures.causal import Effect, effects
 from lens.figures.theme import CATEGORIES, FAINT, INK, PAPER, colours, label, limits, new_figure
@@ -130,12 +131,8 @@ def next_tokens(gains: Sequence[Change], losses: Sequence[Change], *, count: int
 
 
 def _names(tokens: Sequence[str]) -> list[str]:
-    """Tokens as labels; blanks are made visible where two would read alike without."""
-    names = [label(token, 24) for token in tokens]
-    return [
-        name if names.count(name) == 1 else label(token.replace(" ", "␣"), 24)
-        for name, token in zip(names, tokens, strict=True)
-    ]
+    """Tokens as labels."""
+    return [label(visible(token), 24) for token in tokens]
 
 
 def steering_effect(result: Steering, *, width: int = 1160) -> go.Figure:

@@ -17,6 +17,7 @@ from lens.backend.encoding import visual_grid
 from lens.backend.loading import LoadedModel
 from lens.backend.readouts import Words, embedding_lens, logit_lens
 from lens.backend.tracing import Trace
+from lens.backend.visible import visible
 from lens.errors import CapabilityMissing, IndexMissing
 from lens.latentlens.index import Index, check_model
 from lens.latentlens.search import Neighbour, search
@@ -41,6 +42,11 @@ class VocabularyWord:
     word: str
     token: str
     score: float
+
+    @property
+    def shown(self) -> str:
+        """The token as a reader sees it, with its blank."""
+        return visible(self.token)
 
 
 @dataclass(frozen=True)

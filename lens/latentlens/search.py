@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lens.backend.readouts import check_states
+from lens.backend.visible import visible
 from lens.errors import CapabilityMissing, IndexMismatch
 from lens.latentlens.csls import CANDIDATES, corrected
 from lens.latentlens.index import Index
@@ -58,6 +59,11 @@ class Neighbour:
     row: int = -1
     position: int = -1
     evidence: int = 1
+
+    @property
+    def shown(self) -> str:
+        """The word as a reader sees it; the token where that is a part of no word."""
+        return self.word if self.word.strip() and self.word.isprintable() else visible(self.token)
 
     @property
     def sink(self) -> bool:

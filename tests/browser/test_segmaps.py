@@ -104,7 +104,7 @@ def test_the_model_with_seg_is_this_pages_until_it_is_chosen(page: Page, app_url
     turn(page, "SEG maps", "demo-seg")
     page.locator(".st-key-model input").first.click()
     page.get_by_role("option", name="demo", exact=True).click()
-    titled(page, "^“cat” at p, centred · layer 15 · demo · image")
+    titled(page, "^“␣cat” at p, centred · layer 15 · demo · image")
     turn(page, "EmbedLens", "demo")
     turn(page, "SEG maps", "demo")
     page.get_by_role("button", name="Segment the cat with demo-seg").click()
@@ -123,7 +123,7 @@ def turn(page: Page, name: str, model: str) -> None:
 
 def test_without_seg_the_map_is_of_the_answers_last_word(page: Page, app_url: str) -> None:
     opened(page, app_url, "?model=demo")
-    titled(page, "^“cat” at p, centred · layer 15 · demo · image")
+    titled(page, "^“␣cat” at p, centred · layer 15 · demo · image")
     expect(page.get_by_text("demo has no <SEG> token")).to_be_visible()
     expect(patches(page)).to_have_count(144)
     expect(token(page, "cat")).to_have_attribute("aria-pressed", "true")
@@ -134,10 +134,10 @@ def test_without_seg_the_map_is_of_the_answers_last_word(page: Page, app_url: st
 def test_a_click_on_a_token_and_on_a_patch_chooses_the_query(page: Page, app_url: str) -> None:
     opened(page, app_url, "?model=demo")
     token(page, "image").click()
-    titled(page, "^“image” at p")
+    titled(page, "^“␣image” at p")
     assert query(page)["query"] == "token" and query(page)["token"].startswith("prompt-")
     page.get_by_role("radio", name="p-1").or_(page.get_by_role("button", name="p-1")).first.click()
-    titled(page, "^“image” at p-1")
+    titled(page, "^“␣image” at p-1")
     rest(page)
     box = patches(page).nth(5 * 12 + 7).bounding_box()
     assert box is not None
@@ -204,7 +204,7 @@ def test_the_export_says_how_the_map_was_made(page: Page, app_url: str) -> None:
     page.get_by_role("button", name="Export").click()
     data = json.loads(saved(page, "save-segmap-JSON"))
     facts = data["provenance"]
-    assert facts["layer"] == 9 and facts["similarity"] == "dot" and facts["query"] == "“cat” at p"
+    assert facts["layer"] == 9 and facts["similarity"] == "dot" and facts["query"] == "“␣cat” at p"
     assert facts["points"].startswith("at most 7,") and "Otsu" in facts["mask"] and facts["scale"] == "min-max"
     assert len(data["rows"]) == 144 and {"row", "col", "min-max", "dot"} == set(data["rows"][0])
     assert max(row["min-max"] for row in data["rows"]) == 1

@@ -53,7 +53,7 @@ def test_anchors_are_found_kept_and_used(shell: Shell, tmp_path: Path):
     assert [anchor["id"] for anchor in result["anchors"]] == [anchor["id"] for anchor in table["found"]]
     assert set(result["fractions"]) == {"sink", "dead", "alive"}
     assert len(result["patches"]) == 36
-    assert set(result["patches"][0]) == {"row", "col", "class", "words"}
+    assert set(result["patches"][0]) == {"row", "col", "class", "words", "tokens"}
 
     status, out, _ = shell(shell.image, "--model", shell.model, "--layer", 2, "--rule", 1)
     assert status == 0 and "layer 2, 0.png (90 x 60 pixels, 6 x 6 patches)" in out

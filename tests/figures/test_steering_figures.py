@@ -137,10 +137,10 @@ def test_next_tokens_that_stay_near_nothing_are_counted_and_not_drawn():
     )
 
 
-def test_tokens_that_read_alike_show_their_blanks():
+def test_tokens_show_their_blanks():
     tokens = (" A", "A", " an")
     figure = next_tokens([Given(id=i, token=token, before=0.1, after=0.2) for i, token in enumerate(tokens)], [])
-    assert list(figure.layout.yaxis.ticktext) == ["␣A", "A", "an"]
+    assert list(figure.layout.yaxis.ticktext) == ["␣A", "A", "␣an"]
     assert figure.layout.yaxis.ticklabelstandoff >= figure.data[0].marker.size / 2, "a mark at 0 covers no token"
 
 

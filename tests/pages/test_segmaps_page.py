@@ -25,7 +25,7 @@ def test_without_seg_the_answers_last_word_is_the_query_and_this_is_said(opened:
     assert "tiny-plain has no <SEG> token (models that have one: tiny-head)" in texts(page)
     kinds = page.button_group(key="kind_box")
     assert kinds.options == ["Token of the text", "Typed word", "Patch"]
-    assert title(page).startswith("“mat” at p, centred · layer 2 · tiny-plain · image ") and len(values(page)) == 36
+    assert title(page).startswith("“␣mat” at p, centred · layer 2 · tiny-plain · image ") and len(values(page)) == 36
 
 
 def test_a_model_with_seg_is_one_click_away(opened: Open):

@@ -16,7 +16,7 @@ def near(token: str) -> Anchors:
     return Anchors("m", "", "", 250, {}, (), (found,), "discovered", "")
 
 
-STEP = Step(0, "dead", (("cat", 0.6), ("Upvotes", 0.5), ("VPN", 0.4), ("<b>", 0.3)), 0.1, 0.5)
+STEP = Step(0, "dead", (("cat", 0.6), ("Upvotes", 0.5), (" VPN", 0.4), ("<b>", 0.3)), 0.1, 0.5)
 
 
 @pytest.mark.parametrize(
