@@ -67,6 +67,10 @@ class CatalogInvalid(LensError):
     """A row of a user's catalog file is wrong; names the file and the key."""
 
 
+class TokenUnknown(LensError):
+    """A token of the tokenizer for which the model has no embedding."""
+
+
 class CorpusUnreadable(LensError):
     """The corpus is missing, of an unknown kind, empty, or lacks the named column."""
 

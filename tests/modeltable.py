@@ -54,9 +54,10 @@ def _page(rows: list[tuple[Report, LoadedModel, str]]) -> Iterator[str]:
     yield ""
     yield "Written by `python -m tests.modeltable docs/models.md`; not by hand. Each row is a tiny randomly initialised"
     yield "model with the family's real processor, checked against itself as `python -m lens check MODEL` does it: its"
-    yield "parts are where they are expected (*places*), the traced layers are the model's own (*layers*), final norm and"
-    yield "unembedding rank words as its logits do (*logits*), a picture changes the visual positions and no others"
-    yield "(*positions*), and a painted patch moves its own token most (*patches*; – where there is no grid)."
+    yield "parts are where they are expected (*places*), its tokens have embeddings (*tokens*), the traced layers are its"
+    yield "own (*layers*), final norm and unembedding rank words as its logits do (*logits*), a picture changes the visual"
+    yield "positions and no others (*positions*), and a painted patch moves its own token most (*patches*; – where there is"
+    yield "no grid)."
     yield ""
     yield "## Vision-language models"
     yield ""
@@ -64,8 +65,9 @@ def _page(rows: list[tuple[Report, LoadedModel, str]]) -> Iterator[str]:
     yield "is the coarse view of the whole picture, the second its tiles put together. Some families can't give what is in"
     yield "the last column."
     yield ""
-    yield "| family | model type | geometry rule | grids | places | layers | logits | positions | patches | without |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    checks = ("places", "tokens", "layers", "logits", "positions", "patches")
+    yield f"| family | model type | geometry rule | grids | {' | '.join(checks)} | without |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for report, loaded, views in rows:
         if loaded.anatomy.sees_images:
             marks = " | ".join(MARKS[one.passed] for one in report.checks)
@@ -74,8 +76,8 @@ def _page(rows: list[tuple[Report, LoadedModel, str]]) -> Iterator[str]:
     yield ""
     yield "## Language models"
     yield ""
-    yield "| family | model type | places | layers | logits | without |"
-    yield "|---|---|---|---|---|---|"
+    yield "| family | model type | places | tokens | layers | logits | without |"
+    yield "|---|---|---|---|---|---|---|"
     for report, loaded, _ in rows:
         if not loaded.anatomy.sees_images:
             marks = " | ".join(MARKS[one.passed] for one in report.checks)

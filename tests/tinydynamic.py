@@ -7,7 +7,7 @@ from typing import Any
 import transformers as tf
 
 from lens.backend.processors import NoVideos, without_videos
-from tests.tinyparts import EXPERTS, MROPE, TEXT, VISION, chat, family, ids, words
+from tests.tinyparts import EXPERTS, MROPE, SPARE, TEXT, VISION, chat, family, ids, words
 
 
 def qwen_words() -> Any:
@@ -86,7 +86,8 @@ def qwen3_5() -> tuple[Any, Any]:
     tokenizer = qwen_words()
     vision = {key: value for key, value in QWEN3_VISION.items() if key != "deepstack_visual_indexes"}
     linear = {"key_head_dim": 8, "value_head_dim": 8, "num_key_heads": 2, "num_value_heads": 4}
-    text = {**TEXT, **{f"linear_{key}": value for key, value in linear.items()}, "vocab_size": len(tokenizer)}
+    rows = len(tokenizer) + SPARE
+    text = {**TEXT, **{f"linear_{key}": value for key, value in linear.items()}, "vocab_size": rows}
     rope = {**MROPE, "partial_rotary_factor": 1.0}
     config = tf.Qwen3_5Config(
         vision_config=vision,

@@ -40,6 +40,9 @@ EXPERTS: dict[str, Any] = {
 }
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 
+SPARE = 8
+"""Rows of an embedding matrix beyond the tokenizer's own: Qwen's tokenizers, say, add a token to those of their files."""
+
 Maker = Callable[[], tuple[Any, Any]]
 MAKERS: dict[str, Maker] = {}
 

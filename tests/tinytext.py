@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers as tf
 
-from tests.tinyparts import EXPERTS, MAKERS, TEXT, words
+from tests.tinyparts import EXPERTS, MAKERS, SPARE, TEXT, words
 
 SETTINGS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
@@ -36,7 +36,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def _maker(model_type: str) -> Any:
-    return lambda: (tf.AutoConfig.for_model(model_type, vocab_size=len(words()), **SETTINGS[model_type]), None)
+    rows = len(words()) + SPARE
+    return lambda: (tf.AutoConfig.for_model(model_type, vocab_size=rows, **SETTINGS[model_type]), None)
 
 
 MAKERS.update({model_type: _maker(model_type) for model_type in SETTINGS})

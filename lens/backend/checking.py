@@ -5,6 +5,7 @@ others stay on.
 
 =====================  =================================================================================================
 ``places``             every part is there, with the shapes that belong together
+``tokens``             every token that can be typed has an embedding, see :mod:`lens.backend.vocabulary`
 ``layers``             the traced layers equal the model's own ``output_hidden_states``
 ``logits``             final norm and unembedding, applied to the last block's output, rank words as the model's logits do
 ``visual positions``   of the input embeddings, another picture changes those of the visual positions and no others
@@ -30,6 +31,7 @@ from lens.backend.loading import LoadedModel
 from lens.backend.placing import placing
 from lens.backend.running import forward
 from lens.backend.tracing import hidden_sites, trace
+from lens.backend.vocabulary import named, typed_beyond
 from lens.errors import LensError, MemoryExhausted, ModelFailed
 from lens.progress import Report as Progress
 from lens.progress import silent
@@ -72,7 +74,7 @@ def check(loaded: LoadedModel, picture: Picture | None = None, report: Progress 
     """Run every check; ``picture`` is what a vision-language model is shown, by default soft coloured noise."""
     anatomy = loaded.anatomy
     shown = (picture or noise(SIZE)) if anatomy.sees_images else None
-    checks = [_places(loaded)]
+    checks = [_places(loaded), _tokens(loaded)]
     try:
         encoded = encode(loaded, DEFAULT_PROMPT, shown)
     except MemoryExhausted:
@@ -122,6 +124,17 @@ def _places(loaded: LoadedModel) -> Check:
     lacking += [part.replace("_", " ") for part in seeing if getattr(anatomy, part) in (None, ())]
     without = f", without {' and '.join(lacking)}" if lacking else ""
     return Check("places", True, f"{anatomy.depth} blocks of width {anatomy.width}{without}.")
+
+
+def _tokens(loaded: LoadedModel) -> Check:
+    """What fails is refused where it is met, so that everything else stays on."""
+    strange, size = typed_beyond(loaded), loaded.anatomy.vocab_size
+    if not strange:
+        return Check("tokens", True, f"Every token that can be typed is among the {size:,} that have an embedding.")
+    why = f"{len(strange):,} tokens have ids from {size:,} on and no embedding: {named([*strange.values()])}."
+    return Check(
+        "tokens", False, f"Of the tokenizer's vocabulary {why}", "prompts and sentences that hold such a token"
+    )
 
 
 def _against_the_model(loaded: LoadedModel, encoded: Encoded) -> list[Check]:

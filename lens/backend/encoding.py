@@ -22,6 +22,7 @@ from lens.backend.loading import LoadedModel
 from lens.backend.running import brief, quoting
 from lens.backend.templating import placeholder, plain, templated
 from lens.backend.views import RULES, Processed
+from lens.backend.vocabulary import check_ids
 from lens.errors import CapabilityMissing, ModelFailed, PatchOutsideGrid, PromptUnusable
 
 DEFAULT_PROMPT = "Describe the image."
@@ -156,7 +157,7 @@ def encode(loaded: LoadedModel, prompt: str, picture: Picture | None = None) -> 
 
     Raises:
         PromptUnusable: an empty prompt, one that holds the image placeholder, or one that is too long.
-        TemplateUnusable: see :mod:`lens.backend.templating`.
+        TemplateUnusable, TokenUnknown: see :mod:`lens.backend.templating` and :mod:`lens.backend.vocabulary`.
         CapabilityMissing: a picture for a text-only model, or one that the model's processor refuses.
         ModelFailed, MemoryExhausted: the processor broke, see :mod:`lens.backend.running`, or lost the prompt or picture.
     """
@@ -174,6 +175,7 @@ def encode(loaded: LoadedModel, prompt: str, picture: Picture | None = None) -> 
         if isinstance(value, torch.Tensor)
     }
     tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
+    check_ids(loaded, tensors["input_ids"], seeing=picture is not None)
     token_map = _token_map(loaded, tensors["input_ids"][0].tolist(), grids, picture)
     _check_whole(loaded, token_map, typed)
     if len(token_map) > loaded.anatomy.context:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from lens.backend.loading import LoadedModel
+from lens.backend.vocabulary import check_ids
 from lens.errors import LensError, MemoryExhausted, ModelFailed
 
 T = TypeVar("T")
@@ -32,7 +33,10 @@ def forward(loaded: LoadedModel, part: Callable[..., T], *args: Any, **inputs: A
     Raises:
         ModelFailed: the model raised; quotes its message.
         MemoryExhausted: it found too little memory.
+        TokenUnknown: see :mod:`lens.backend.vocabulary`.
     """
+    if "input_ids" in inputs:
+        check_ids(loaded, inputs["input_ids"], seeing="pixel_values" in inputs)
     with loaded.lock, torch.inference_mode(), quoting(f"The model {loaded.name!r}"):
         return part(*args, **inputs)
 

@@ -1,10 +1,10 @@
 """What a model was found able to give: the checks of :mod:`lens.backend.checking`, run once when it is first used.
 
-The report is kept in ``checks`` of the cache folder under all that it depends on: weights, family row, tokenizer, image
-processor, dtype, these checks and the version of transformers. Those of the offline models come with the project
-(:data:`SHIPPED`), so that a first start waits for no check: ``python -m lens check demo`` makes one anew, and its file in
-the cache folder is what is shipped. A lens names the checks that it :func:`needs`; where one of them failed it is refused
-with a sentence, and the others go on.
+The report is kept in ``checks`` of the cache folder under all that it depends on: weights, family row, tokenizer,
+processor, chat template, dtype, these checks and the version of transformers. Those of the offline models come with the
+project (:data:`SHIPPED`), so that a first start waits for no check: ``python -m lens check demo`` makes one anew, and its
+file in the cache folder is what is shipped. A lens names the checks that it :func:`needs`; where one of them failed it is
+refused with a sentence, and the others go on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lens.home import home
 from lens.progress import Report as Progress
 from lens.progress import silent
 
-VERSION = 2
+VERSION = 3
 """Of the checks: raised when one of them changes, so that models are checked again."""
 
 STATES = ("places", "layers")
@@ -122,10 +122,9 @@ def _path(loaded: LoadedModel) -> Path:
 
 
 def _settings(loaded: LoadedModel) -> str:
-    """Of the image processor: a checkpoint may come with another one."""
-    if loaded.processor is None:
-        return ""
-    return json.dumps(loaded.processor.image_processor.to_dict(), sort_keys=True, default=str)
+    """Of the processor and its parts, and the chat templates: a checkpoint may come with others."""
+    settings = [] if loaded.processor is None else [loaded.processor.to_dict(), loaded.processor.chat_template]
+    return json.dumps([*settings, loaded.tokenizer.chat_template], sort_keys=True, default=str)
 
 
 def _read(path: Path, loaded: LoadedModel) -> Report | None:

@@ -153,6 +153,9 @@ def write_anchors(anchors: Anchors, path: Path | str) -> None:
 
 def _mismatch(anchors: Anchors, loaded: LoadedModel) -> str | None:
     """Why these are not the model's anchors; ``None`` if they are."""
+    strange = next((anchor.id for anchor in anchors.found if anchor.id >= loaded.anatomy.vocab_size), None)
+    if strange is not None:
+        return f"its id {strange} has no embedding in {loaded.name!r}"
     if anchors.source == "discovered":
         same = (anchors.fingerprint, anchors.tokenizer_hash) == (loaded.fingerprint, loaded.tokenizer_hash)
         return None if same else f"its weights or its tokenizer are not those of {loaded.name!r}"

@@ -21,6 +21,7 @@ from lens.backend.corpus import Corpus
 from lens.backend.files import write_json
 from lens.backend.folders import WORK, file_records, origin, write_manifest
 from lens.backend.loading import LoadedModel
+from lens.backend.vocabulary import readable
 from lens.backend.words import Reader
 from lens.errors import CorpusUnreadable
 from lens.functiontokens import manifest as form
@@ -64,7 +65,7 @@ def build_graph(
     names = [basis.name for basis in features]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected at least one basis, each once, got {names}")
-    build = _Build(loaded, corpus, tuple(features), Path(out), permutations)
+    build = _Build(loaded, readable(corpus, loaded), tuple(features), Path(out), permutations)
     with building(GRAPH, build.folder, build.identity(), build.finished, resume) as done:
         if not done:
             _go(build, report)

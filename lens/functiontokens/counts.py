@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from lens.backend.corpus import Corpus
 from lens.backend.files import replacing
 from lens.backend.loading import LoadedModel
+from lens.backend.vocabulary import readable
 from lens.backend.words import special_ids
 from lens.errors import CorpusUnreadable, TokenMissing
 from lens.functiontokens.wordlists import is_closed_class
@@ -119,6 +120,7 @@ def count_tokens(corpus: Corpus, loaded: LoadedModel, *, report: Report = silent
     Raises:
         CorpusUnreadable: see :mod:`lens.backend.corpus`; or the corpus holds no token.
     """
+    corpus = readable(corpus, loaded)
     path = home() / "counts" / f"{corpus.digest[:24]}-{loaded.tokenizer_hash[:16]}.parquet"
     if cache and (kept := _cached(path, corpus, loaded.tokenizer_hash)) is not None:
         return kept

@@ -22,6 +22,7 @@ from transformers import AutoModel, set_seed
 from lens.backend.catalog import find, prepare
 from lens.backend.corpus import Corpus, open_corpus
 from lens.backend.loading import LoadedModel, load
+from lens.backend.vocabulary import readable
 from lens.errors import LayerMissing, LensError
 from lens.functiontokens.card import Made, card, measured, publish
 from lens.functiontokens.quality import (
@@ -139,8 +140,8 @@ def chosen_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
 
 def open_workshop(given: argparse.Namespace, loaded: LoadedModel) -> Workshop:
     """Model and texts; nothing is run yet."""
-    corpus = open_corpus(given.text, given.column, given.licence)
-    others = tuple(open_corpus(path) for path in given.held_out)
+    corpus = readable(open_corpus(given.text, given.column, given.licence), loaded)
+    others = tuple(readable(open_corpus(path), loaded) for path in given.held_out)
     return Workshop(loaded, given.work, corpus, others, given.tokens, given.length)
 
 

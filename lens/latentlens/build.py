@@ -20,6 +20,7 @@ from lens.backend.corpus import Corpus
 from lens.backend.files import replacing, write_json
 from lens.backend.folders import WORK, file_records, origin, write_manifest
 from lens.backend.loading import LoadedModel
+from lens.backend.vocabulary import readable
 from lens.backend.words import Reader
 from lens.errors import CapabilityMissing
 from lens.latentlens import manifest as form
@@ -73,6 +74,7 @@ def build_index(
     chosen = tuple(sorted({loaded.anatomy.check_layer(layer) for layer in layers})) if layers is not None else ()
     chosen = chosen or tuple(auto_layers(loaded.anatomy.depth))
     new_index(loaded.anatomy.width, factory)
+    corpus = readable(corpus, loaded)
     build = _Build(loaded, corpus, folder, chosen, _rule(rule), factory, shard_tokens)
     with building(INDEX, folder, build.identity(), build.finished, resume) as done:
         if not done:

@@ -51,7 +51,7 @@ def test_a_family_passes_its_own_check(model):
     name, loaded = model
     report = check(loaded)
     assert report.passed, "\n".join(f"{c.name}: {c.why}" for c in report.checks)
-    assert len(report.checks) == (5 if name in GRIDS else 3)
+    assert len(report.checks) == (6 if name in GRIDS else 4)
     if name not in GRIDS:
         return
     token_map = encode(loaded, DEFAULT_PROMPT, noise(SIZE)).token_map

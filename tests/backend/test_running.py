@@ -19,7 +19,7 @@ from lens.backend.hooks import Hook, attached
 from lens.backend.loading import LoadedModel, load
 from lens.backend.readouts import logit_lens, promoted_words
 from lens.backend.running import QUOTED, forward
-from lens.backend.selfcheck import checked, needs
+from lens.backend.selfcheck import checked, known, needs
 from lens.backend.tracing import hidden_sites, text_states, trace
 from lens.backend.typed import typed_states
 from lens.cli import main
@@ -68,6 +68,15 @@ def test_check_tells_it_and_what_needs_layers_is_off(mismatched: LoadedModel, ca
     out, err = capsys.readouterr()
     assert "Image features and image tokens do not match" in out
     assert err.count("\n") == 1 and "Traceback" not in out + err
+
+
+def test_the_report_goes_when_the_processor_is_mended(mismatched: LoadedModel):
+    assert not checked(mismatched).passed
+    processor: Any = mismatched.processor
+    processor.patch_size = 8
+    processor.save_pretrained(mismatched.spec.source)
+    mended = load(mismatched.spec)
+    assert known(mended) is None and checked(mended).passed
 
 
 @pytest.mark.parametrize("command", [["latentlens", "--lens", "logit"], ["segmap", "--query", "cat"]])
