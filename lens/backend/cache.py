@@ -75,5 +75,7 @@ class BoundedCache(Generic[Value]):
             self._values.clear()
 
     def _evict(self) -> None:
-        while len(self._values) > 1 and sum(map(self._size, self._values.values())) > self.limit:
-            self._values.popitem(last=False)
+        held = sum(map(self._size, self._values.values()))
+        while len(self._values) > 1 and held > self.limit:
+            _, gone = self._values.popitem(last=False)
+            held -= self._size(gone)

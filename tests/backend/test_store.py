@@ -24,6 +24,17 @@ def cache(limit: int = 10) -> BoundedCache[bytes]:
     return BoundedCache(limit, len)
 
 
+def test_a_large_value_displaces_thousands_of_small_ones_at_once():
+    counted = []
+    held: BoundedCache[bytes] = BoundedCache(3000, lambda value: counted.append(1) or len(value))
+    for number in range(3000):
+        held.get(number, lambda: b"a")
+    counted.clear()
+    held.get("large", lambda: bytes(2990))
+    assert len(counted) < 3 * 3000, "each is measured a few times, not once for every other"
+    assert held.nbytes == 3000 and 2999 in held and 2989 not in held
+
+
 def of(length: int):
     return lambda: bytes(length)
 
