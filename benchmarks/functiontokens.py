@@ -24,8 +24,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lens.backend.batches import pad
+from lens.backend.building import Ledger
 from lens.backend.catalog import find
 from lens.backend.corpus import Corpus, joined
+from lens.backend.folders import WORK
 from lens.backend.loading import LoadedModel, load
 from lens.backend.tracing import text_sites
 from lens.backend.words import Reader
@@ -78,7 +80,8 @@ def whole_pass(loaded: LoadedModel, corpus: Corpus, features: Sequence[Features]
     """All that a build does with the model."""
     with tempfile.TemporaryDirectory() as folder:
         counts = count_tokens(corpus, loaded, cache=False)
-        write_shards(loaded, corpus, counts, features, Path(folder), silent)
+        (Path(folder) / WORK).mkdir()
+        write_shards(loaded, corpus, counts, features, Path(folder), Ledger(Path(folder)), silent)
 
 
 def speeds(loaded: LoadedModel, features: Sequence[Features], repeats: int) -> dict[str, float]:

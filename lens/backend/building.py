@@ -1,7 +1,8 @@
 """Building a folder of result files: alone, in steps that can be resumed, with a manifest at the end.
 
-While a build runs, its working files lie in ``building``, among them ``build.json``: what is being built. The manifest is
-written last, then ``building`` is removed. A build that was killed is resumed by the same one alone.
+While a build runs, its working files lie in ``building``, among them ``build.json``: what is being built, and a
+:class:`Ledger` of the files that are done. The manifest is written last, then ``building`` is removed. A build that was
+killed is resumed by the same one alone.
 """
 
 from __future__ import annotations
@@ -18,11 +19,43 @@ from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
+from lens.backend.files import sha256
 from lens.backend.folders import MANIFEST, WORK, Kind
 
 BEGUN = "build.json"
 """In the working folder: the identity of the build that was begun."""
 _LOCK = "building.lock"
+
+
+class Ledger:
+    """The files of a build that are done, each with its SHA-256: a list in the working folder that only grows.
+
+    A file that isn't as it was noted isn't done, and whoever asks makes it anew. The last note of a file counts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Of the build in ``folder``; every file must lie in it."""
+        self._folder, self._list = folder, folder / WORK / "done.txt"
+        self._noted: dict[str, str] = {}
+        if self._list.is_file():
+            for line in self._list.read_bytes().decode(errors="replace").splitlines():
+                sha, _, name = line.partition("  ")
+                self._noted[name] = sha
+
+    def has(self, *paths: Path) -> bool:
+        """Whether all these files are there as they were noted."""
+        return all(path.is_file() and self._noted.get(self._name(path)) == sha256(path, afresh=False) for path in paths)
+
+    def add(self, *paths: Path) -> None:
+        """Note files that are complete."""
+        noted = {self._name(path): sha256(path, afresh=False) for path in paths}
+        lines = "".join(f"{sha}  {name}\n" for name, sha in noted.items())
+        with self._list.open("ab") as file:
+            file.write(f"\n{lines}".encode())  # the first line break ends a line that a kill has cut short
+        self._noted |= noted
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
 
 
 @contextmanager

@@ -27,8 +27,6 @@ MANIFEST = "manifest.json"
 WORK = "building"
 """The folder of a build's working files, while it runs."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_verified: dict[Path, tuple] = {}
-"""Files found right by this process: path → (size, time of change, inode, SHA-256)."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def origin(loaded: LoadedModel, corpus: Corpus) -> Origin:
 
 
 def file_records(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:
-    return {name: FileRecord(sha256(folder / name), (folder / name).stat().st_size) for name in names}
+    return {name: FileRecord(sha256(folder / name, afresh=False), (folder / name).stat().st_size) for name in names}
 
 
 def known_folders(kind: Kind) -> dict[str, Path]:
@@ -233,21 +231,17 @@ def _check_file(kind: Kind, folder: Path, name: str, record: FileRecord, afresh:
         raise kind.damaged(
             f"The {kind.noun} {folder.name} lacks its file {name}; restore it or build the {kind.noun} again."
         )
-    stat = path.stat()
-    if stat.st_size != record.bytes:
+    size = path.stat().st_size
+    if size != record.bytes:
         raise kind.damaged(
-            f"{name} of the {kind.noun} {folder.name} has {stat.st_size:,} bytes instead of {record.bytes:,}; restore "
+            f"{name} of the {kind.noun} {folder.name} has {size:,} bytes instead of {record.bytes:,}; restore "
             f"it or build the {kind.noun} again."
         )
-    state = (stat.st_size, stat.st_mtime_ns, stat.st_ino, record.sha256)
-    if _verified.get(path) == state and not afresh:
-        return
-    if sha256(path) != record.sha256:
+    if sha256(path, afresh) != record.sha256:
         raise kind.damaged(
             f"{name} of the {kind.noun} {folder.name} was altered (its SHA-256 isn't the manifest's); restore it or "
             f"build the {kind.noun} again."
         )
-    _verified[path] = state
 
 
 def check_model(

@@ -1,8 +1,9 @@
 """Building a graph: count → pass → edges, features, null → sentences → manifest, each step resumable.
 
 The working files of :mod:`lens.backend.building` are the shards of the pass and a note for each finished basis. Every file
-appears under its name only when complete and everything depends on what is being built alone, so a build killed at any
-moment and resumed ends with the files that an undisturbed one has.
+appears under its name only when complete, is noted in the ledger, and is made anew where it isn't as it was noted;
+everything depends on what is being built alone. So a build killed at any moment and resumed ends with the files that an
+undisturbed one has, whatever became of its own in between.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lens.backend.building import BEGUN, building, made_now
+from lens.backend.building import BEGUN, Ledger, building, made_now
 from lens.backend.corpus import Corpus
 from lens.backend.files import write_json
 from lens.backend.folders import WORK, file_records, origin, write_manifest
@@ -110,8 +111,9 @@ def _go(build: _Build, report: Report) -> None:
     if not (build.work / BEGUN).exists():
         write_json(build.work / BEGUN, build.identity())
     counts = count_tokens(build.corpus, build.loaded, report=part(report, 0.0, 0.02))
-    write_shards(build.loaded, build.corpus, counts, build.features, build.shards, part(report, 0.02, 0.8))
-    shards = Shards(build.shards)
+    ledger = Ledger(build.folder)
+    passing = part(report, 0.02, 0.8)
+    shards = write_shards(build.loaded, build.corpus, counts, build.features, build.shards, ledger, passing)
     occurrences = np.zeros(len(counts), np.int64)
     for shard in shards:
         occurrences += np.bincount(shard.positions("rank")[0], minlength=len(counts))
@@ -121,25 +123,27 @@ def _go(build: _Build, report: Report) -> None:
             "are left out; give longer texts."
         )
     write_counts(build.folder / form.TOKENS, counts, **{OCCURRENCES: occurrences})
-    records = [_basis(build, shards, number, occurrences, report) for number in range(len(build.features))]
+    records = [_basis(build, shards, ledger, number, occurrences, report) for number in range(len(build.features))]
     _contexts(build, shards, part(report, 0.97, 1.0))
     write_manifest(build.folder, asdict(_manifest(build, counts, occurrences, tuple(records))))
     report(1, 1, f"Done: {int(occurrences.sum()):,} positions, {len(records)} bases of features")
 
 
-def _basis(build: _Build, shards: Shards, number: int, occurrences: np.ndarray, report: Report) -> BasisRecord:
+def _basis(
+    build: _Build, shards: Shards, ledger: Ledger, number: int, occurrences: np.ndarray, report: Report
+) -> BasisRecord:
     """Edges and null of one basis, unless a note says that they are done."""
     note = build.work / f"basis-{number}.json"
-    if note.exists():
+    place, held = (build.folder / form.part_name(number, name) for name in ("edges", "null"))
+    if ledger.has(note, place, held):
         return BasisRecord(**json.loads(note.read_text(encoding="utf-8")))
     basis, each = build.features[number], 0.17 / len(build.features)
     begin = 0.8 + number * each
-    place = build.folder / form.part_name(number, "edges")
     inner = part(report, begin, begin + each / 2)
     found = write_edges(shards, number, basis.size, len(occurrences), place, inner)
     inner = part(report, begin + each / 2, begin + each)
     null = permuted_coverage(shards, number, basis.size, occurrences, build.permutations, SEED, inner)
-    _write_null(build.folder / form.part_name(number, "null"), null)
+    _write_null(held, null)
     record = BasisRecord(
         name=basis.name,
         kind=basis.kind,
@@ -153,6 +157,7 @@ def _basis(build: _Build, shards: Shards, number: int, occurrences: np.ndarray, 
         active=found["active"],
     )
     write_json(note, asdict(record))
+    ledger.add(place, held, note)
     return record
 
 

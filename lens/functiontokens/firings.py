@@ -3,8 +3,8 @@
 A shard is a safetensors file of :data:`SHARD_SENTENCES` sentences. It holds for each kept position ``rank`` (of its token
 in the corpus, see :class:`~lens.functiontokens.counts.TokenCounts`), ``sentence`` (its number in the corpus) and
 ``position``, sorted by rank, then sentence and position; and for each basis of features b ``starts.b`` ([positions + 1]:
-where a position's firings begin), ``features.b`` and ``values.b``. It appears under its name only when complete, so those
-that are there after a kill are done. Memory is that of one batch and one shard, whatever the corpus.
+where a position's firings begin), ``features.b`` and ``values.b``. It appears under its name only when complete, and is
+noted in the ledger then. Memory is that of one batch and one shard, whatever the corpus.
 
 **The first two positions of every sequence are dropped** (:data:`~lens.functiontokens.basis.FIRST`): what fires at the
 attention sink says nothing about the token.
@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from lens.backend.batches import pad
+from lens.backend.building import Ledger
 from lens.backend.corpus import Corpus
 from lens.backend.files import replacing
 from lens.backend.loading import LoadedModel
@@ -46,8 +47,8 @@ Arrays = dict[str, np.ndarray]
 class Shards:
     """The shards of a finished pass, in order."""
 
-    def __init__(self, folder: Path) -> None:
-        self.paths = sorted(folder.glob("*.safetensors"))
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
 
     def __iter__(self) -> Iterator[Shard]:
         return (Shard(path) for path in self.paths)
@@ -76,9 +77,15 @@ class Shard:
 
 
 def write_shards(
-    loaded: LoadedModel, corpus: Corpus, counts: TokenCounts, bases: Sequence[Features], folder: Path, report: Report
-) -> None:
-    """Write every shard that isn't there yet: one forward for all bases.
+    loaded: LoadedModel,
+    corpus: Corpus,
+    counts: TokenCounts,
+    bases: Sequence[Features],
+    folder: Path,
+    ledger: Ledger,
+    report: Report,
+) -> Shards:
+    """All shards, those that aren't done yet written: one forward for all bases.
 
     Raises:
         CorpusUnreadable: see :mod:`lens.backend.corpus`.
@@ -87,11 +94,11 @@ def write_shards(
     folder.mkdir(parents=True, exist_ok=True)
     reader, ranks = Reader(loaded.tokenizer, MAX_TOKENS), _rank_table(loaded, counts)
     estimate, sentences, done = Estimate(), iter(corpus), 0
-    for number in range(-(-counts.documents // SHARD_SENTENCES)):
+    paths = [folder / f"{number:07d}.safetensors" for number in range(-(-counts.documents // SHARD_SENTENCES))]
+    for number, path in enumerate(paths):
         first, texts = number * SHARD_SENTENCES, list(islice(sentences, SHARD_SENTENCES))
-        path = folder / f"{number:07d}.safetensors"
         done += len(texts)
-        if path.exists():
+        if ledger.has(path):
             continue
         left = estimate.left(first, counts.documents)
         ending = "" if left is None else f", {duration(left)} left"
@@ -99,8 +106,10 @@ def write_shards(
         tensors = _shard(loaded, texts, first, reader, ranks, bases)
         with replacing(path) as part:
             part.write_bytes(save(tensors))
+        ledger.add(path)
     for _ in sentences:  # read to its end, so that the corpus is known to be the one that was counted
         pass
+    return Shards(paths)
 
 
 def _rank_table(loaded: LoadedModel, counts: TokenCounts) -> Int[np.ndarray, " ids"]:

@@ -1,21 +1,22 @@
 """Building an index: plan → encode → pack → manifest, each step resumable.
 
 The working files of :mod:`lens.backend.building` are the token ids, shards of states, and one record per packed layer;
-``build.json`` is written when the plan is complete. Every file appears under its name only when complete and everything
-depends on the plan alone, so a build killed at any moment and resumed ends with the rows that an undisturbed one has.
+``build.json`` is written when the plan is complete. Every file appears under its name only when complete, is noted in the
+ledger, and is made anew where it isn't as it was noted; everything depends on the plan alone. So a build killed at any
+moment and resumed ends with the rows that an undisturbed one has, whatever became of its files in between.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import save
 
-from lens.backend.building import BEGUN, building, made_now
+from lens.backend.building import BEGUN, Ledger, building, made_now
 from lens.backend.corpus import Corpus
 from lens.backend.files import replacing, write_json
 from lens.backend.folders import WORK, file_records, origin, write_manifest
@@ -29,7 +30,7 @@ from lens.latentlens.encode import LayerRows, encode, shard_path
 from lens.latentlens.index import Index, open_index
 from lens.latentlens.manifest import INDEX, LayerRecord, Manifest, read_manifest
 from lens.latentlens.pack import new_index, pack_layer, statistics
-from lens.latentlens.plan import SHARD_TOKENS, Plan, make_plan, read_plan
+from lens.latentlens.plan import IDS, SHARD_TOKENS, Plan, make_plan, read_plan
 from lens.progress import Report, part, silent
 
 MAX_TOKENS = 512
@@ -123,46 +124,68 @@ def _rule(rule: str | Rule) -> Rule:
 
 def _go(build: _Build, report: Report) -> None:
     """Every step that isn't done yet."""
-    if not (build.work / BEGUN).exists():
+    build.work.mkdir(exist_ok=True)
+    ledger = Ledger(build.folder)
+    planned = (build.work / IDS, build.folder / form.CONTEXTS, build.folder / form.SENTENCES)
+    if not ((build.work / BEGUN).exists() and ledger.has(*planned)):
         reader = Reader(build.loaded.tokenizer, MAX_TOKENS)
-        build.work.mkdir(exist_ok=True)
         make_plan(build.corpus, reader, build.rule, build.folder, build.work, part(report, 0.0, 0.05))
+        ledger.add(*planned)
         write_json(build.work / BEGUN, build.identity())
     plan = read_plan(build.folder, build.work)
-    shards = plan.shards(row_bytes=2 * build.loaded.anatomy.width * len(build.layers), shard_tokens=build.shard_tokens)
-    folder = build.work / "shards"
-    encode(build.loaded, plan, build.layers, shards, folder, part(report, 0.05, 0.85))
-    paths = [shard_path(folder, number) for number in range(len(shards))]
-    records = _pack(build, paths, part(report, 0.85, 1.0))
+    noted = {layer: _noted(build, ledger, layer) for layer in build.layers}
+    if not (all(noted.values()) and ledger.has(build.folder / form.STATISTICS)):
+        row_bytes = 2 * build.loaded.anatomy.width * len(build.layers)
+        shards, folder = plan.shards(row_bytes, shard_tokens=build.shard_tokens), build.work / "shards"
+        encode(build.loaded, plan, build.layers, shards, folder, ledger, part(report, 0.05, 0.85))
+        paths = [shard_path(folder, number) for number in range(len(shards))]
+        noted = _pack(build, paths, ledger, noted, part(report, 0.85, 1.0))
+    records = tuple(record for record in noted.values() if record)
     write_manifest(build.folder, asdict(_manifest(build, plan, records)))
     report(1, 1, f"Done: {plan.rows:,} contexts in {len(records)} layers")
 
 
-def _pack(build: _Build, paths: list[Path], report: Report) -> tuple[LayerRecord, ...]:
+Records = Mapping[int, LayerRecord | None]
+"""By layer, what is known of its FAISS file; ``None`` for one that is to be made."""
+
+
+def _noted(build: _Build, ledger: Ledger, layer: int) -> LayerRecord | None:
+    """The record of a layer that is packed, by this factory."""
+    note = _note(build, layer)
+    if not ledger.has(note, _packed(build, layer)):
+        return None
+    noted = json.loads(note.read_text(encoding="utf-8"))
+    return LayerRecord(**noted) if noted.pop("factory") == build.factory else None
+
+
+def _pack(build: _Build, paths: list[Path], ledger: Ledger, noted: Records, report: Report) -> Records:
     """Statistics of all layers, then a FAISS file for each that has none yet of this factory."""
-    stored = {}
-    for layer in build.layers:
-        rows = LayerRows(paths, layer, rotated=False)
-        stored[f"mean.{layer}"], stored[f"deviation.{layer}"] = statistics(rows)
-    with replacing(build.folder / form.STATISTICS) as target:
-        target.write_bytes(save(stored))
-    records = []
+    target = build.folder / form.STATISTICS
+    if not ledger.has(target):
+        stored = {}
+        for layer in build.layers:
+            rows = LayerRows(paths, layer, rotated=False)
+            stored[f"mean.{layer}"], stored[f"deviation.{layer}"] = statistics(rows)
+        with replacing(target) as unfinished:
+            unfinished.write_bytes(save(stored))
+        ledger.add(target)
+    records = dict(noted)
     for done, layer in enumerate(build.layers):
         report(done, len(build.layers), f"Packing layer {layer} ({done + 1} of {len(build.layers)})")
-        records.append(_packed(build, layer, lambda layer=layer: LayerRows(paths, layer)))
-    return tuple(records)
+        if not records[layer]:
+            record = pack_layer(LayerRows(paths, layer), build.factory, _packed(build, layer))
+            write_json(_note(build, layer), {**asdict(record), "factory": build.factory})
+            ledger.add(_packed(build, layer), _note(build, layer))
+            records[layer] = record
+    return records
 
 
-def _packed(build: _Build, layer: int, rows: Callable[[], LayerRows]) -> LayerRecord:
-    note = build.work / f"layer-{layer:02d}.json"
-    if note.exists():
-        noted = json.loads(note.read_text(encoding="utf-8"))
-        if noted.pop("factory") == build.factory:
-            return LayerRecord(**noted)
-        note.unlink()
-    record = pack_layer(rows(), build.factory, build.folder / f"layer-{layer:02d}.faiss")
-    write_json(note, {**asdict(record), "factory": build.factory})
-    return record
+def _packed(build: _Build, layer: int) -> Path:
+    return build.folder / f"layer-{layer:02d}.faiss"
+
+
+def _note(build: _Build, layer: int) -> Path:
+    return build.work / f"layer-{layer:02d}.json"
 
 
 def _manifest(build: _Build, plan: Plan, layers: tuple[LayerRecord, ...]) -> Manifest:

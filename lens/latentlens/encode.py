@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from lens.backend.batches import pad
+from lens.backend.building import Ledger
 from lens.backend.files import replacing
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import text_states
@@ -32,9 +33,10 @@ def encode(
     layers: Sequence[int],
     shards: list[list[tuple[int, int]]],
     folder: Path,
+    ledger: Ledger,
     report: Report,
 ) -> None:
-    """Write every shard that isn't there yet.
+    """Write every shard that isn't done yet.
 
     Raises:
         StatesUnusable: the model gave NaN, infinities or zeros.
@@ -43,7 +45,7 @@ def encode(
     total, done = int(lengths.sum()), 0
     for number, batches in enumerate(shards):
         path = shard_path(folder, number)
-        if path.exists():
+        if ledger.has(path):
             done += int(lengths[batches[0][0] : batches[-1][1]].sum())
             continue
         parts = []
@@ -56,6 +58,7 @@ def encode(
         tensors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         with replacing(path) as part:
             part.write_bytes(save(tensors))
+        ledger.add(path)
 
 
 def _states(loaded: LoadedModel, plan: Plan, layers: Sequence[int], start: int, stop: int) -> dict[str, np.ndarray]:

@@ -72,7 +72,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         occurrences += np.bincount(rank, minlength=TYPES)
         firings += fired.sum(0)
         together += fired.T.astype(np.int64) @ fired
-    return Made(Shards(folder), occurrences, firings, together)
+    return Made(Shards(sorted(folder.iterdir())), occurrences, firings, together)
 
 
 def shuffled(made: Made, seed: int) -> np.ndarray:
