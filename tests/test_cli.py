@@ -372,7 +372,7 @@ def test_ctrl_c_during_a_build_says_how_to_go_on(place: Place, tmp_path: Path) -
         _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == "Stopped; the same command with --resume goes on from here."
+    assert err.splitlines()[-1] == "Stopped; the same command goes on from here."
 
 
 def test_a_reader_who_has_seen_enough(place: Place) -> None:

@@ -60,14 +60,15 @@ class Ledger:
 
 @contextmanager
 def building(
-    kind: Kind, folder: Path, identity: dict[str, Any], finished: Callable[[], dict[str, Any]], resume: bool
+    kind: Kind, folder: Path, identity: dict[str, Any], finished: Callable[[], dict[str, Any]], resume: bool | None
 ) -> Iterator[bool]:
     """Hold ``folder`` for a build, and tidy up when it ends well; whether what is asked is there already.
 
     Args:
         identity: all on which the results depend, by the names that a reader is told; JSON.
         finished: what the manifest that is there tells of its build's identity.
-        resume: go on with what was begun; otherwise the folder must be new or empty.
+        resume: go on with what was begun, or take what is done; ``False``: the folder must be new or empty; ``None``: go on
+            with what was begun, but refuse what is done.
 
     Raises:
         ``kind.unfinished``: the folder is in use, is being built by another process, holds another build than the one to
@@ -104,13 +105,13 @@ def _alone(kind: Kind, folder: Path) -> AcquireReturnProxy:
 
 
 def _done(
-    kind: Kind, folder: Path, identity: dict[str, Any], finished: Callable[[], dict[str, Any]], resume: bool
+    kind: Kind, folder: Path, identity: dict[str, Any], finished: Callable[[], dict[str, Any]], resume: bool | None
 ) -> bool:
     """Check the folder's state against what is asked; whether that is there already."""
     present = {path.name for path in folder.iterdir()} - {_LOCK}
     if not present:
         return False
-    if not resume:
+    if resume is False or (resume is None and MANIFEST in present):
         state = kind.one if MANIFEST in present else "an unfinished build" if WORK in present else "other files"
         hint = ", or resume it" if WORK in present else ""
         raise kind.unfinished(f"The folder {folder.name} already holds {state}; give an empty or new one{hint}.")

@@ -273,7 +273,7 @@ def _check_finished(kind: Kind, folder: Path) -> None:
         return
     if (folder / WORK).is_dir():
         raise kind.unfinished(
-            f"The {kind.noun} in {folder.name} is half built; resume its build (--resume) or choose another."
+            f"The {kind.noun} in {folder.name} is half built; give the command that began it again, or choose another."
         )
     raise kind.missing(
         f"There is no {kind.noun} in {folder}: it has no {MANIFEST}; build one or choose another folder."

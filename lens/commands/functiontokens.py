@@ -77,11 +77,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--permutations", type=_count, metavar="N", help="shuffles of the null when building (default: 39)"
     )
     graph.add_argument("--dtype", help="load the model in this for the pass, such as bfloat16")
-    graph.add_argument("--resume", action="store_true", help="go on with a build that was interrupted")
+    graph.add_argument(
+        "--resume", action="store_true", help="show a graph that is done rather than refuse to build it again"
+    )
     _corpus_options(graph)
     grouping(graph)
     output(graph)
-    graph.set_defaults(run=_graph, interrupted="Stopped; the same command with --resume goes on from here.")
+    graph.set_defaults(run=_graph, interrupted="Stopped; the same command goes on from here.")
 
     functionprompts.add(actions)
 
@@ -169,7 +171,7 @@ def _built(args: argparse.Namespace, report: Report) -> FeatureGraph:
     names = args.features or usual_features(loaded)
     features = [open_features(loaded, name, args.layer) for name in dict.fromkeys(names)]
     plain = re.sub(r"[^\w.-]+", "-", f"{loaded.name}-{corpus.name}").strip("-.")
-    options = {"permutations": args.permutations or PERMUTATIONS, "resume": args.resume, "report": report}
+    options = {"permutations": args.permutations or PERMUTATIONS, "resume": args.resume or None, "report": report}
     graphs = build_graph(loaded, corpus, features, args.out or home() / "graphs" / plain, **options)
     return list(graphs.values())[len(graphs) // 2]
 

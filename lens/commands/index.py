@@ -20,13 +20,20 @@ def add(commands: argparse._SubParsersAction) -> None:
     build = actions.add_parser("build", help="encode a corpus with a model's language model")
     build.add_argument("corpus", help=HELP)
     build.add_argument("--model", default="demo", help="catalog name, folder or hub id (default: demo)")
-    build.add_argument("--out", required=True, type=Path, help="folder for the index, new or empty")
+    build.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        help="folder for the index: new, empty, or of this build when it was interrupted",
+    )
     build.add_argument("--layers", type=_layers, help="such as 1,2,4 (default: the published rule)")
     build.add_argument("--rule", choices=("first", "reservoir"), default="first", help="which contexts are kept")
     build.add_argument("--factory", default="SQ8", help="FAISS factory string (default: SQ8)")
     build.add_argument("--column", help="column that holds the text, where the corpus has columns (default: text)")
-    build.add_argument("--resume", action="store_true", help="go on with a build that was interrupted")
-    build.set_defaults(run=_build, interrupted="Stopped; the same command with --resume goes on from here.")
+    build.add_argument(
+        "--resume", action="store_true", help="show an index that is done rather than refuse to build it again"
+    )
+    build.set_defaults(run=_build, interrupted="Stopped; the same command goes on from here.")
 
     for name, run, text in (("info", _info, "what an index holds"), ("verify", _verify, "read and check every byte")):
         action = actions.add_parser(name, help=text)
@@ -43,7 +50,7 @@ def _build(args: argparse.Namespace) -> None:
     with progress() as report:
         corpus = named_corpus(args.corpus, args.column, report)
         prepare(spec, report)
-        options = {"layers": args.layers, "rule": args.rule, "factory": args.factory, "resume": args.resume}
+        options = {"layers": args.layers, "rule": args.rule, "factory": args.factory, "resume": args.resume or None}
         index = build_index(load(spec), corpus, args.out, report=report, **options)
     _describe(index)
 

@@ -46,7 +46,7 @@ def build_graph(
     out: str | Path,
     *,
     permutations: int = PERMUTATIONS,
-    resume: bool = False,
+    resume: bool | None = False,
     report: Report = silent,
 ) -> dict[str, FeatureGraph]:
     """Build the graphs of ``corpus`` for every basis of ``features`` in the folder ``out``, by one pass, and open them.
@@ -54,7 +54,8 @@ def build_graph(
     Args:
         features: bases of ``loaded``, of different names.
         permutations: how many shuffles the null rests on.
-        resume: go on with a build that was interrupted; with nothing begun it starts, with all done it opens the graphs.
+        resume: go on with a build that was interrupted; with nothing begun it starts, with all done it
+            opens the graphs. ``None``: likewise, but what is done is refused.
         report: called often; cancel by raising :class:`~lens.errors.Cancelled` in it, and resume later.
 
     Raises:

@@ -51,7 +51,7 @@ def build_index(
     layers: Sequence[int] | None = None,
     rule: str | Rule = "first",
     factory: str = "SQ8",
-    resume: bool = False,
+    resume: bool | None = False,
     report: Report = silent,
     shard_tokens: int = SHARD_TOKENS,
 ) -> Index:
@@ -61,7 +61,8 @@ def build_index(
         layers: to store, in the convention of :mod:`lens.backend.anatomy`; by default :func:`auto_layers`.
         rule: how contexts are kept: ``first``, ``reservoir`` or a :class:`~lens.latentlens.contexts.Rule`.
         factory: FAISS factory string; may be another one when a build is resumed.
-        resume: go on with a build that was interrupted; with nothing begun it starts, with all done it opens the index.
+        resume: go on with a build that was interrupted; with nothing begun it starts, with all done it
+            opens the index. ``None``: likewise, but what is done is refused.
         report: called often; cancel by raising :class:`~lens.errors.Cancelled` in it, and resume later.
         shard_tokens: how much encoding a kill may lose.
 

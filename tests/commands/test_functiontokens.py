@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -98,6 +99,28 @@ def test_a_graph_without_a_folder_goes_to_the_cache_and_is_found_there(shell: Sh
     result = json.loads(out)
     assert status == 0 and result["features"] == "neurons-2"
     assert {token["group"] for token in result["tokens"]} >= {"function", "content"}
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    build = ("graph", shell.model, "--corpus", shell.corpus, "--permutations", 2, "--out", tmp_path / "out")
+    other = tmp_path / "other.txt"
+    other.write_text(Path(shell.corpus).read_text() + "one more\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("lens.functiontokens.build.permuted_coverage", interrupted)
+        assert shell(*build)[0] == 130
+    shards = {path: path.stat().st_ino for path in (tmp_path / "out" / "building" / "shards").iterdir()}
+    assert shards
+    assert "another corpus" in shell.mistake(*build[:3], other, *build[4:])
+    assert "another permutations" in shell.mistake(*build[:5], 3, *build[6:])
+    with monkeypatch.context() as patch:
+        patch.setattr("lens.functiontokens.firings._shard", interrupted)  # the pass isn't run again
+        assert shell(*build)[0] == 0
+    assert not (tmp_path / "out" / "building").exists()
+    assert "already holds a feature graph" in shell.mistake(*build)
+
+
+def interrupted(*_: object, **__: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def test_a_prompt(shell: Shell):

@@ -19,7 +19,8 @@ from lens.latentlens.index import Index, open_index
 from tests.helpers import tiny_llama
 
 OPTIONS = {"layers": [1, 3], "factory": "SQ8", "shard_tokens": 24}
-TEXTS = [f"A {animal} sat on the {place}." for animal in ("cat", "dog", "bird") for place in ("mat", "roof", "table", "wet sand")]
+PLACES = ("mat", "roof", "table", "wet sand")
+TEXTS = [f"A {animal} sat on the {place}." for animal in ("cat", "dog", "bird") for place in PLACES]
 
 
 @pytest.fixture(scope="module")
