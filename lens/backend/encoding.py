@@ -7,6 +7,7 @@ before the prompt.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -221,7 +222,24 @@ def _check_prompt(loaded: LoadedModel, prompt: str) -> str:
         raise PromptUnusable(f"The prompt has {len(ids):,} tokens, but at most {limit:,} are read; shorten it.")
     if not ids:
         raise PromptUnusable(f"The tokenizer of {loaded.name!r} reads nothing in this prompt; type some words.")
+    if lost := _unread(loaded, prompt):
+        raise PromptUnusable(
+            f"The tokenizer of {loaded.name!r} has no token for {', '.join(map(repr, lost[:5]))}, and would leave it out "
+            "without a word; ask without it, or choose another model."
+        )
     return _read(loaded, ids)
+
+
+def _unread(loaded: LoadedModel, prompt: str) -> list[str]:
+    """Characters of a prompt that the tokenizer drops, or keeps some bytes of: letters, digits, punctuation and symbols.
+    (Many tokenizers drop control characters and accents on purpose.)"""
+    visible = sorted({char for char in prompt if unicodedata.category(char)[0] in "LNPS"} - {"\ufffd"})
+    if not visible:
+        return []
+    each = loaded.tokenizer(visible, add_special_tokens=False)["input_ids"]
+    return [
+        char for char, ids in zip(visible, each, strict=True) if not ids or "\ufffd" in loaded.tokenizer.decode(ids)
+    ]
 
 
 def _read(loaded: LoadedModel, ids: Sequence[int]) -> str:

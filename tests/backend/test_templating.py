@@ -271,6 +271,25 @@ def test_a_prompt_of_which_the_tokenizer_keeps_nothing_is_refused(llava: LoadedM
         encode(loaded, "\x00\x07")
 
 
+def without_bytes() -> Tokenizer:
+    """SmolLM2's kind: bytes as letters, but no token for those that its corpus didn't hold, and none for the unknown."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, show_progress=False)
+    core.train_from_iterator([TEXT, "\u65e5"], trainer)
+    return core
+
+
+def test_a_letter_that_the_tokenizer_would_drop_is_named(llama: LoadedModel):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=without_bytes(), eos_token="</s>")
+    loaded = dataclasses.replace(llama, tokenizer=tokenizer)
+    assert read(loaded, False, "A cat \u65e5 \x01\u0301.").startswith("A cat ")
+    for prompt, lost in (("A cat Ω!", "'!', 'Ω'"), ("\u672c", "'\u672c'"), ("Two \u65e4 dogs", "'\u65e4'")):
+        with pytest.raises(PromptUnusable, match=f"has no token for {lost}, and would leave it out|reads nothing"):
+            encode(loaded, prompt)
+
+
 class Cutting(LlavaProcessor):
     """Loses what comes after the hundredth character."""
 
