@@ -16,6 +16,8 @@ CARRIER = "This is a picture of a"
 """What a typed word stands behind when it is read by itself: the first positions of a text hold sinks, not words."""
 LONGEST = 64
 """Most tokens of carrier and word together."""
+MAX_CHARS = 32 * LONGEST
+"""Longest word that is looked at, in characters."""
 
 
 def typed_states(
@@ -33,7 +35,8 @@ def typed_states(
     before = before[:-1] if before[-1] in tokenizer.all_special_ids and len(before) > 1 else before
     each = []
     for word in words:
-        ids = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"] if word.strip() else []
+        readable = bool(word.strip()) and len(word) <= MAX_CHARS
+        ids = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"] if readable else []
         if not ids or len(before) + len(ids) > min(LONGEST, loaded.anatomy.context):
             raise QueryMissing(
                 f"{word[:60]!r} is no word of one to some tokens; type the name of a thing, such as cat."

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lens.backend.answered import with_answer
-from lens.backend.encoding import Encoded, TokenMap, encode, in_view, visual_grid
+from lens.backend.encoding import MAX_PROMPT_CHARS, Encoded, TokenMap, encode, in_view, visual_grid
 from lens.backend.images import Picture
 from lens.backend.loading import LoadedModel
 from lens.backend.store import STORE
 from lens.backend.tracing import Trace, hidden_sites
 from lens.backend.typed import typed_states
-from lens.errors import QueryMissing
+from lens.errors import PromptUnusable, QueryMissing
 from lens.segmaps.maps import Query
 
 TOKEN_RULES = ("p-1", "p")
@@ -111,11 +111,7 @@ def ask(
         said = STORE.answer(loaded, encoded)
         ids, text = said.ids, said.text
     else:
-        ids = (
-            answer
-            if isinstance(answer, tuple)
-            else tuple(loaded.tokenizer(answer, add_special_tokens=False)["input_ids"])
-        )
+        ids = answer if isinstance(answer, tuple) else _written(loaded, answer)
         text = loaded.tokenizer.decode(ids, skip_special_tokens=True).strip()
     whole = with_answer(loaded, encoded, ids)
     wanted = (*hidden_sites(loaded.anatomy.depth), *sites)
@@ -124,6 +120,15 @@ def ask(
     start = len(encoded.token_map)
     segs = tuple(start + i for i, token_id in enumerate(ids) if token_id == seg_id)
     return Asked(whole, start, text, ids, STORE.trace(loaded, whole, wanted), segs, token)
+
+
+def _written(loaded: LoadedModel, answer: str) -> tuple[int, ...]:
+    """A typed answer as tokens; :class:`PromptUnusable` for one that is too long to be looked at."""
+    if len(answer) > MAX_PROMPT_CHARS:
+        raise PromptUnusable(
+            f"The answer has {len(answer):,} characters, but at most {MAX_PROMPT_CHARS:,} are read; shorten it."
+        )
+    return tuple(loaded.tokenizer(answer, add_special_tokens=False)["input_ids"])
 
 
 def seg_query(asked: Asked, number: int = 0, rule: str | None = None) -> Query:

@@ -13,7 +13,9 @@ from lens.backend.answers import generate
 from lens.backend.encoding import MAX_PROMPT_CHARS, PatchGrid, encode
 from lens.backend.loading import LoadedModel
 from lens.backend.tracing import trace
-from lens.errors import CapabilityMissing, ModelUnreadable, PatchOutsideGrid, PromptUnusable
+from lens.backend.typed import typed_states
+from lens.errors import CapabilityMissing, ModelUnreadable, PatchOutsideGrid, PromptUnusable, QueryMissing
+from lens.segmaps.asking import ask
 from tests.backend.conftest import PROMPT, noise_picture, png_picture
 from tests.helpers import tiny_gpt2, tiny_llama, tiny_llava, tiny_tokenizer
 
@@ -134,6 +136,17 @@ def test_a_prompt_of_a_million_characters_is_refused_before_it_is_read(seeing, l
     with pytest.raises(PromptUnusable, match=rf"has {length:,} characters, but at most {MAX_PROMPT_CHARS:,} are read"):
         encode(seeing.loaded, prompt, seeing.encoded.picture)
     assert time.process_time() - started < 0.1
+
+
+@pytest.mark.parametrize("letters", ["word ", "\U0001f98a"])
+def test_words_and_answers_of_a_million_characters_are_refused_before_they_are_read(seeing, letters: str):
+    typed = (letters * 1_000_000)[:1_000_000]
+    started = time.process_time()
+    with pytest.raises(QueryMissing, match="is no word of one to some tokens"):
+        typed_states(seeing.loaded, ["cat", typed], [1])
+    with pytest.raises(PromptUnusable, match="The answer has 1,000,000 characters, but at most"):
+        ask(seeing.loaded, PROMPT, seeing.encoded.picture, answer=typed)
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize("letters", ["word ", "a", "\U0001f98a"])
