@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from ui import navigation
+
+navigation.enter()
+
 import streamlit as st
 
 from lens.embedlens.anchors import Anchors
 from lens.embedlens.classes import RULES
-from ui import addresses, answers, classcards, classes, classverdict, classviews, export, navigation, sidebar, state
+from ui import addresses, answers, classcards, classes, classverdict, classviews, export, sidebar, state
 from ui.classes import MOVABLE, Rule
 from ui.classsections import SECTIONS
 from ui.clicks import take_click
@@ -104,7 +108,6 @@ def move(stored: Anchors) -> dict[str, float]:
     }
 
 
-navigation.enter()
 st.markdown("### EmbedLens")
 st.caption("Which visual tokens look empty, and are they?")
 the_reader = sidebar.open_reader(sidebar.draw())

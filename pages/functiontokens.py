@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from ui import navigation
+
+navigation.enter()
+
 import streamlit as st
 
 from lens.backend.selfcheck import STATES
-from ui import addresses, export, navigation, setup, sidebar, tokencards, tokenchoice, tokenwalk
+from ui import addresses, export, setup, sidebar, tokencards, tokenchoice, tokenwalk
 from ui.export import Exhibit
 from ui.tokens import Setting
 from ui.tokensections import SECTIONS
@@ -46,7 +50,6 @@ def explore(setting: Setting) -> None:
         export.draw(exhibits)
 
 
-navigation.enter()
 st.markdown("### Function tokens")
 st.caption("Which features the most frequent tokens switch on, and what remains once their frequency is taken out.")
 the_spec = sidebar.draw()

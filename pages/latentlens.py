@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ui import navigation
+
+navigation.enter()
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +16,7 @@ from lens.figures.canvas import REGION, Cell, outline
 from lens.figures.latentlens import patch_picture, word_grid
 from lens.latentlens.index import Index
 from lens.latentlens.reading import Reading, default_layer, rows_of, score
-from ui import addresses, answers, cards, export, navigation, readings, sidebar, state
+from ui import addresses, answers, cards, export, readings, sidebar, state
 from ui.clicks import said, take_selection, taken
 from ui.export import Exhibit
 from ui.neighboursections import SECTIONS
@@ -116,7 +120,6 @@ def picture_exhibit(
     return Exhibit("picture", title, figure, lambda: rows_of(reading), facts)
 
 
-navigation.enter()
 st.markdown("### LatentLens")
 st.caption("Which words is a visual token nearest to?")
 the_reader = sidebar.open_reader(sidebar.draw())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ui import navigation
+
+navigation.enter()
+
 from dataclasses import replace
 
 import streamlit as st
@@ -18,7 +22,6 @@ from ui import (
     mapspecific,
     mapstate,
     mapviews,
-    navigation,
     setup,
     sidebar,
     state,
@@ -112,7 +115,6 @@ def take_patch() -> None:
         mapstate.choose_patch(int(row), int(col))
 
 
-navigation.enter()
 st.markdown("### SEG maps")
 st.caption("What is a token similar to in the picture?")
 the_spec = sidebar.draw(maps.usual_model(), maps.usual_prompt)

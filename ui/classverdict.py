@@ -8,7 +8,7 @@ import streamlit as st
 
 from lens.embedlens.classes import CLASSES, TokenClasses
 from lens.embedlens.verdict import verdict
-from ui import classcards, classes
+from ui import addresses, classcards, classes
 from ui.classcontrols import View
 from ui.state import Reader
 from ui.work import offered, runs
@@ -42,7 +42,7 @@ def opening(view: View) -> None:
     reader, _anchors, rule, found = view
     tested, empty = kinds(found), [name for name in EMPTY if name in kinds(found)]
     if not empty:
-        st.html(classcards.paragraph([_nothing(rule.layer)]))
+        _say_all_alive(rule.layer)
         return
     place = st.container()
     results = offered(
@@ -62,6 +62,13 @@ def opening(view: View) -> None:
     )  # fmt: skip
 
 
-def _nothing(layer: int) -> str:
-    deeper = " Classes are defined at layer 0." if layer else ""
-    return f"No visual token looks empty at layer {layer}: none is near an anchor.{deeper}"
+def _say_all_alive(layer: int) -> None:
+    """Why the figures show one class alone, and the way to where there are others."""
+    if layer == 0:
+        st.html(classcards.paragraph(["By this rule no visual token looks empty here: none is near an anchor."]))
+        return
+    said, way = st.columns([4, 1], vertical_alignment="center", gap="medium")
+    said.html(
+        classcards.paragraph([f"Classes are defined at layer 0; at layer {layer} no token is near an anchor any more."])
+    )
+    way.button("Go to layer 0", on_click=lambda: addresses.put(layer=None), width="stretch")
