@@ -14,7 +14,9 @@ from ui import addresses, answers, classcards, classes, classverdict, classviews
 from ui.classes import MOVABLE, Rule
 from ui.classsections import SECTIONS
 from ui.clicks import take_click
+from ui.sections import one_section
 from ui.state import Reader
+from ui.work import explorer
 
 HELP = """**What you see.** At layer 0 each visual token is the connector's output. Its nearest words in the vocabulary
 (cosine with the input embeddings) are looked at: a token near an *anchor* is **sink** or **dead**, any other is **alive**.
@@ -29,7 +31,7 @@ tokens *matter* if pruning them costs the answer more than pruning each of 20 ra
 it costs less than each."""
 
 
-@st.fragment
+@explorer
 @addresses.attended
 def explore(reader: Reader, stored: Anchors) -> None:
     """All that follows a click or a slider."""
@@ -59,10 +61,7 @@ def explore(reader: Reader, stored: Anchors) -> None:
     path = classviews.path(reader, anchors, rule, patch, steps)
     export.show(path)
     exhibits.append(path)
-    names = {name: title for name, (title, _draw) in SECTIONS.items()}
-    section = addresses.segmented("More", names, "section", "layers", names)
-    with st.container(key=f"section-{section}"):
-        exhibits += SECTIONS[section][1]((reader, anchors, rule, found))
+    exhibits += one_section("section", "layers", SECTIONS, (reader, anchors, rule, found))
     export.draw(exhibits)
 
 

@@ -11,9 +11,11 @@ import streamlit as st
 from lens.backend.selfcheck import STATES
 from ui import addresses, export, setup, sidebar, tokencards, tokenchoice, tokenwalk
 from ui.export import Exhibit
+from ui.sections import one_section
 from ui.tokens import Setting
 from ui.tokensections import SECTIONS
 from ui.tokensteering import ablate_text, steer_text
+from ui.work import explorer
 
 HELP = """**What you see.** *Function tokens* are the most frequent tokens of a corpus (or closed-class words of English);
 all others are content tokens. A *feature* is a direction in the model's states: a latent of a sparse autoencoder, or a
@@ -33,7 +35,7 @@ ALL = {
 }
 
 
-@st.fragment
+@explorer
 @addresses.attended
 def explore(setting: Setting) -> None:
     """All that follows a click."""
@@ -42,10 +44,7 @@ def explore(setting: Setting) -> None:
     if setting.graph is not None:
         exhibits += tokenwalk.curves(setting)
         exhibits += tokenwalk.walk(setting)
-    names = {name: title for name, (title, _draw) in ALL.items()}
-    section = addresses.segmented("More", names, "part", "text", names)
-    with st.container(key=f"section-{section}"):
-        exhibits += ALL[section][1](setting)
+    exhibits += one_section("part", "text", ALL, setting)
     if exhibits:
         export.draw(exhibits)
 

@@ -21,7 +21,9 @@ from ui.clicks import said, take_selection, taken
 from ui.export import Exhibit
 from ui.neighboursections import SECTIONS
 from ui.readings import UNITS, View
+from ui.sections import one_section
 from ui.state import Reader
+from ui.work import explorer
 
 # What the picture takes for a selection, with or without dragging; Streamlit takes no click while a drag draws a box.
 MODES = {False: ("points",), True: ("box", "lasso")}
@@ -36,7 +38,7 @@ several depths of the same language model; the faint end of a sentence is what t
 background, is a hub rather than a finding. Similarities come from {recall}. What the encoder's crop left out is hatched."""
 
 
-@st.fragment
+@explorer
 @addresses.attended
 def explore(reader: Reader, index: Index | None) -> None:
     """All that follows a click or a slider. No block of the model runs in here."""
@@ -67,10 +69,7 @@ def explore(reader: Reader, index: Index | None) -> None:
         columns = st.columns([3 if name == "latent" else 2 for name in nearest], gap="medium")
         for column, (name, found) in zip(columns, nearest.items(), strict=True):
             column.html(cards.lens_column(name, found))
-    names = {name: title for name, (title, _draw) in SECTIONS.items()}
-    section = addresses.segmented("More", names, "part", "layers", names)
-    with st.container(key=f"section-{section}"):
-        exhibits = SECTIONS[section][1](View(reader, index, layer, lens, (row, col)))
+    exhibits = one_section("part", "layers", SECTIONS, View(reader, index, layer, lens, (row, col)))
     export.draw([picture, *exhibits])
 
 

@@ -30,6 +30,8 @@ from ui.export import Exhibit
 from ui.maps import Question, Shown
 from ui.mapsections import SECTIONS
 from ui.mapviews import Looks
+from ui.sections import one_section
+from ui.work import explorer
 
 HELP = """**What you see.** One state of the model, the *query*, is compared with the state of every visual token at the same
 layer: bright patches are the most similar. Models with a <SEG> token are trained so that the similarity of that token with
@@ -48,7 +50,7 @@ SCORED = "how well each layer's map finds your mask"
 PEAKS = "how far the highest patch lies above the mean, in standard deviations; above each point, which patch"
 
 
-@st.fragment
+@explorer
 @addresses.attended
 def explore(question: Question) -> None:
     """All that follows a click or a slider. No block of the model runs in here, but for a typed word."""
@@ -87,10 +89,7 @@ def explore(question: Question) -> None:
     st.markdown("**Through the layers** · " + (SCORED if wanted else PEAKS))
     exhibits.append(mapviews.curve(shown))
     export.show(exhibits[-1])
-    names = {name: title for name, (title, _draw) in SECTIONS.items()}
-    section = addresses.segmented("More", names, "more", "layers", names)
-    with st.container(key=f"section-{section}"):
-        exhibits += SECTIONS[section][1](shown)
+    exhibits += one_section("more", "layers", SECTIONS, shown)
     export.draw(exhibits)
 
 

@@ -1,15 +1,19 @@
 """Long work behind a button: started once, watched with progress and cancel, its result kept while the server runs.
 
-A job goes on when the tab is closed or the reader turns to another page; whoever asks for the same content joins it.
+A job goes on when the tab is closed or the reader turns to another page; whoever asks for the same content joins it. Its
+progress stands where it was offered, and nowhere else: what the page no longer offers is listed by :func:`elsewhere`.
+Streamlit keeps a fragment that runs by the clock until the whole page is run, whatever has since been drawn in its place; so
+each knows for which run of the page it was drawn (:func:`explorer`), and draws nothing in a later one.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import streamlit as st
 
@@ -21,7 +25,10 @@ from lens.progress import Report, duration
 from ui.state import session, show_error
 
 Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
+_RUN, _SHOWN, _STARTED = "work-run", "work-shown", "work-started"
+"""In the session: the number of the run of the page, the work that it shows, and by content the button that began each."""
 MOST, EACH = 2, 1
 """Jobs that run at once, in all and of one reader; the machine's cores are shared by all."""
 MOST_WAITING = 6
@@ -77,18 +84,19 @@ def offered(
     ``at_once`` starts it without a click, for work that the reader has asked for by opening what shows it.
     """
     job = _desk().of((name, content))
+    st.session_state.setdefault(_SHOWN, set()).add((name, content))
     if job is None and at_once:
-        _desk().start((name, content), work)
+        _start(button, (name, content), work)
         job = _desk().of((name, content))
     if job is None:
         full = _desk().full
-        st.button(button, key=f"start-{name}", on_click=_desk().start, args=((name, content), work), disabled=full)
+        st.button(button, key=f"start-{name}", on_click=_start, args=(button, (name, content), work), disabled=full)
         st.caption(
             f"{MOST_WAITING} of your jobs wait already; cancel one, or come back when one is done." if full else cost
         )
         return None
     if not job.done:
-        _watch(name, job)
+        _watch(name, job, st.session_state.get(_RUN, 0))
         return None
     try:
         return job.result()
@@ -97,8 +105,62 @@ def offered(
             st.info("Cancelled.")
         else:
             show_error(error)
-        st.button("Try again", key=f"again-{name}", on_click=_desk().restart, args=((name, content), work))
+        st.button("Try again", key=f"again-{name}", on_click=_restart, args=(button, (name, content), work))
         return None
+
+
+def explorer(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Makes a fragment of what a page runs after each click: what was shown by a former run of it is shown no longer."""
+
+    @st.fragment
+    @functools.wraps(function)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        st.session_state[_RUN] = st.session_state.get(_RUN, 0) + 1
+        st.session_state[_SHOWN] = set()
+        return function(*args, **kwargs)
+
+    return run
+
+
+def elsewhere() -> None:
+    """The reader's jobs that run and that this run of the page shows nowhere, each with its cancel."""
+    if _running():
+        _list(st.session_state.get(_RUN, 0))
+
+
+def _running() -> list[tuple[Hashable, str, Job[Any]]]:
+    """What the reader started, isn't done and isn't shown, with the button that started it."""
+    started: dict[Hashable, str] = st.session_state.setdefault(_STARTED, {})
+    jobs = {content: _desk().of(content) for content in started}
+    for content, job in jobs.items():
+        if job is None or job.done:
+            del started[content]
+    shown = st.session_state.get(_SHOWN, set())
+    return [
+        (content, started[content], job)
+        for content, job in jobs.items()
+        if job and content in started and content not in shown
+    ]
+
+
+@st.fragment(run_every=1.0)
+def _list(run: int) -> None:
+    if run != st.session_state.get(_RUN, 0):
+        return
+    for number, (_content, button, job) in enumerate(_running()):
+        said, cancel = st.columns([6, 1], vertical_alignment="center")
+        said.progress(job.share, text=f"Still running: {button} · {_progress(job)}")
+        cancel.button("Cancel", key=f"cancel-elsewhere-{number}", on_click=job.cancel, width="stretch")
+
+
+def _start(button: str, content: Hashable, work: Callable[[Report], Any]) -> None:
+    st.session_state.setdefault(_STARTED, {})[content] = button
+    _desk().start(content, work)
+
+
+def _restart(button: str, content: Hashable, work: Callable[[Report], Any]) -> None:
+    st.session_state.setdefault(_STARTED, {})[content] = button
+    _desk().restart(content, work)
 
 
 def finished(name: str, content: Hashable) -> Any | None:
@@ -119,14 +181,18 @@ def runs(count: int, held: Trace) -> str:
 
 
 @st.fragment(run_every=0.5)
-def _watch(name: str, job: Job[Any]) -> None:
+def _watch(name: str, job: Job[Any], run: int) -> None:
     """Progress and cancel; when the work is over the page is drawn again with its result."""
+    if run != st.session_state.get(_RUN, 0):
+        return
     if job.done:
         st.rerun()
-    if ahead := job.ahead:
-        st.progress(0.0, text=f"Waiting for its turn: {ahead} other{'s' * (ahead != 1)} first")
-        st.button("Cancel", key=f"cancel-{name}", on_click=job.cancel)
-        return
-    left = f" · about {duration(job.left)} left" if job.left is not None and job.share > 0.05 else ""
-    st.progress(job.share, text=f"{job.message or 'Starting'}{left}")
+    st.progress(job.share, text=_progress(job))
     st.button("Cancel", key=f"cancel-{name}", on_click=job.cancel)
+
+
+def _progress(job: Job[Any]) -> str:
+    if ahead := job.ahead:
+        return f"Waiting for its turn: {ahead} other{'s' * (ahead != 1)} first"
+    left = f" · about {duration(job.left)} left" if job.left is not None and job.share > 0.05 else ""
+    return f"{job.message or 'Starting'}{left}"
