@@ -238,7 +238,8 @@ def test_concurrent_traces_give_the_same_values(case):
 
 def test_a_trace_counts_its_bytes_and_names_what_it_has(case):
     states = trace(case.loaded, case.encoded, ["hidden.0", "hidden.1"])
-    assert states.nbytes == 2 * case.length * case.loaded.anatomy.width * 4
+    picture = case.encoded.picture.nbytes if case.encoded.picture else 0
+    assert states.nbytes == 2 * case.length * case.loaded.anatomy.width * 4 + picture
     assert (states.key, states.depth, states.token_map) == (case.encoded.key, case.depth, case.encoded.token_map)
     with pytest.raises(SiteMissing, match=r"'hidden.2'.*hidden.0, hidden.1"):
         states.hidden(2)
