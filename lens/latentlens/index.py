@@ -84,7 +84,8 @@ class Index:
 
     @cached_property
     def sentences(self) -> pa.ChunkedArray:
-        return self._read(form.SENTENCES, lambda path: _sound(pq.read_table(path, memory_map=True)).column("text"))
+        """The sentences, of text all."""
+        return self._read(form.SENTENCES, self._texts)
 
     @cached_property
     def _statistics(self) -> dict[str, np.ndarray]:
@@ -94,7 +95,18 @@ class Index:
         table = _sound(pq.read_table(path, memory_map=True))
         if table.num_rows != self.rows or not table.schema.equals(form.CONTEXT_SCHEMA):
             raise ValueError(f"{table.num_rows:,} rows of {', '.join(table.schema.names)[:60]}")
+        sentence = table.column("sentence").to_numpy()
+        if any(column.null_count for column in table.columns) or not 0 <= sentence.min() <= sentence.max() < len(
+            self.sentences
+        ):
+            raise ValueError("a context without its sentence")
         return table
+
+    def _texts(self, path: Path) -> pa.ChunkedArray:
+        texts = _sound(pq.read_table(path, memory_map=True)).column("text")
+        if texts.type != pa.string() or texts.null_count:
+            raise ValueError(f"{texts.null_count} of its {len(texts)} are missing, or they are {texts.type}")
+        return texts
 
     def _means(self, path: Path) -> dict[str, np.ndarray]:
         stored = load_file(path)
