@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lens.backend.batches import pad
-from lens.backend.files import write_json
+from lens.backend.files import sha256, write_json
 from lens.backend.loading import LoadedModel
 from lens.backend.templating import templated
 from lens.backend.tracing import text_states
@@ -100,20 +100,41 @@ class StateCache:
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        """Open or begin the cache in ``folder``; :class:`FeaturesUnreadable` if it holds states of another recipe."""
+        """Open or begin the cache in ``folder``; begin it anew where its files aren't as they were noted.
+
+        Raises:
+            FeaturesUnreadable: it holds states of another recipe.
+        """
         self.folder, self.recipe = folder, recipe
         folder.mkdir(parents=True, exist_ok=True)
-        self._progress = {"windows": 0, "rows": 0}
         wanted = json.loads(json.dumps(asdict(recipe)))
-        state = folder / "progress.json"
-        if state.is_file():
-            held = json.loads(state.read_text(encoding="utf-8"))
-            if held["recipe"] != wanted:
-                raise FeaturesUnreadable(
-                    f"The folder {folder.name!r} holds states of another model, text or layers; give another folder, or "
-                    "delete it."
-                )
-            self._progress = held["done"]
+        held, done = self._noted()
+        if held not in (None, wanted):
+            raise FeaturesUnreadable(
+                f"The folder {folder.name!r} holds states of another model, text or layers; give another folder, or "
+                "delete it."
+            )
+        self._progress: dict[str, Any] = done if held and self._sound(done) else {"windows": 0, "rows": 0}
+
+    def _noted(self) -> tuple[Any, dict[str, Any]]:
+        """The recipe and the progress that are noted; ``None`` and nothing where none can be read."""
+        try:
+            note = json.loads((self.folder / "progress.json").read_text(encoding="utf-8"))
+            return note["recipe"], dict(note["done"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None, {}
+
+    def _sound(self, done: dict[str, Any]) -> bool:
+        """Whether the files can hold what is noted; finished ones are compared by their SHA-256."""
+        files = [self._file(layer) for layer in self.recipe.layers]
+        size = self.recipe.rows * self.recipe.width * np.dtype(np.float16).itemsize
+        counts = [done.get("windows"), done.get("rows")]
+        if not all(type(count) is int and count >= 0 for count in counts) or done["rows"] > self.recipe.rows:
+            return False
+        if any(not file.is_file() or file.stat().st_size != size for file in files):
+            return not done["rows"]
+        sums = done.get("sha256")
+        return sums is None or sums == [sha256(file, afresh=False) for file in files]
 
     @property
     def rows(self) -> int:
@@ -136,14 +157,21 @@ class StateCache:
             report(self.rows, wanted, "States of the text")
             if self.rows >= wanted:
                 break
+        for kept in maps.values():
+            kept.flush()
+        self._progress["sha256"] = [sha256(self._file(layer)) for layer in self.recipe.layers]
+        self._save()
 
     def states(self, layer: int) -> Float[np.ndarray, "rows d"]:
         """The rows that are there, memory-mapped float16."""
         return self._map(layer, "r")[: self.rows]
 
-    def _map(self, layer: int, mode: Any) -> np.ndarray:
+    def _map(self, layer: int, mode: Any) -> np.memmap:
         shape = (self.recipe.rows, self.recipe.width)
-        return np.memmap(self.folder / f"layer-{layer}.f16", np.float16, mode, shape=shape)
+        return np.memmap(self._file(layer), np.float16, mode, shape=shape)
+
+    def _file(self, layer: int) -> Path:
+        return self.folder / f"layer-{layer}.f16"
 
     def _save(self) -> None:
         write_json(self.folder / "progress.json", {"recipe": asdict(self.recipe), "done": self._progress})

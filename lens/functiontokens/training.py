@@ -11,15 +11,17 @@ fired, which ``embedding_bag`` computes in a fifth of the time of the dense prod
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
@@ -62,7 +64,7 @@ class Trainer:
     """One run on the states of one layer; call :meth:`run`, then :meth:`result`."""
 
     def __init__(self, states: Float[np.ndarray, "rows d"], settings: Settings, folder: Path) -> None:
-        """Begin, or go on from the checkpoint in ``folder``.
+        """Begin, or go on from the checkpoint in ``folder`` if it is as it was written.
 
         Raises:
             FeaturesUnreadable: fewer states than a batch, or a checkpoint of other settings.
@@ -203,21 +205,25 @@ class Trainer:
             held |= {f"{name}.{key}": moments[key] for key in ("exp_avg", "exp_avg_sq", "step")}
         held |= {"threshold": self.threshold, "silent_for": self.silent_for}
         about = {"step": str(self.step), "settings": json.dumps(asdict(self.settings)), "rows": str(len(self.states))}
+        about["sha256"] = _digest(held, about)
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / "checkpoint.safetensors") as part:
             save_file({name: tensor.contiguous() for name, tensor in held.items()}, part, about)
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.safetensors"
-        if not path.is_file():
-            return
-        with safe_open(path, "pt") as file:
-            about = file.metadata()
+        try:
+            with safe_open(path, "pt") as file:
+                about = dict(file.metadata() or {})
+            held = load_file(path)
+        except (OSError, SafetensorError, ValueError):
+            return  # none, or half of one
+        if about.pop("sha256", None) != _digest(held, about):
+            return  # not as it was written
         if (json.loads(about["settings"]), int(about["rows"])) != (asdict(self.settings), len(self.states)):
             raise FeaturesUnreadable(
                 f"The folder {self.folder.name!r} holds a run with other settings; give another folder, or delete it."
             )
-        held = load_file(path)
         self.step = int(about["step"])
         self.threshold, self.silent_for = held["threshold"], held["silent_for"]
         with torch.no_grad():
@@ -225,3 +231,12 @@ class Trainer:
                 tensor.copy_(held[name])
                 moments = {key: held[f"{name}.{key}"] for key in ("exp_avg", "exp_avg_sq", "step")}
                 self.optimizer.state[tensor].update(moments)
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of a checkpoint's tensors and of what it says of itself."""
+    digest = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

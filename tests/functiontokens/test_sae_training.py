@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,23 @@ def test_a_cache_of_another_recipe_is_refused(llama: LoadedModel, texts: list[li
         StateCache(tmp_path / "c", recipe(llama, layers=(2,)))
 
 
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flipped, Path.unlink])
+def test_a_damaged_cache_is_filled_anew(llama: LoadedModel, texts: list, tmp_path: Path, damage: Callable):
+    whole = StateCache(tmp_path / "c", recipe(llama, 200))
+    whole.fill(llama, texts)
+    wanted = whole.states(3).copy()
+    damage(tmp_path / "c" / "layer-3.f16")
+    again = StateCache(tmp_path / "c", recipe(llama, 200))
+    again.fill(llama, texts)
+    assert again.rows == 200 and np.array_equal(again.states(3), wanted)
+
+
 # Training
 
 
@@ -197,6 +215,22 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, monkeyp
     assert resumed.step == 7
     resumed.run()
     assert resumed.result().digest() == whole.result().digest()
+
+
+@pytest.mark.parametrize(
+    "damage", [flipped, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"x" * 99)]
+)
+def test_a_damaged_checkpoint_is_not_gone_on_with(tmp_path: Path, damage: Callable[[Path], object]):
+    states, _ = planted(600)
+    settings = Settings(latents=48, active=3, visits=512, batch=256)
+    whole = Trainer(states, settings, tmp_path / "run")
+    whole.run()
+    assert Trainer(states, settings, tmp_path / "run").step > 0
+    damage(tmp_path / "run" / "checkpoint.safetensors")
+    again = Trainer(states, settings, tmp_path / "run")
+    assert again.step == 0
+    again.run()
+    assert again.result().digest() == whole.result().digest()
 
 
 def test_seeds_differ_and_a_seed_repeats(tmp_path: Path):
