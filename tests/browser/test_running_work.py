@@ -14,7 +14,9 @@ ELSEWHERE = "[class*=st-key-cancel-elsewhere] button"
 
 
 def choose(page: Page, name: str) -> None:
-    page.get_by_role("radio", name=name, exact=True).or_(page.get_by_role("button", name=name, exact=True)).first.click()
+    page.get_by_role("radio", name=name, exact=True).or_(
+        page.get_by_role("button", name=name, exact=True)
+    ).first.click()
 
 
 @pytest.mark.parametrize("other", ["Other rules", "Controls", "Map"])
