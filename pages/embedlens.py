@@ -16,7 +16,7 @@ from ui.classsections import SECTIONS
 from ui.clicks import take_click
 from ui.sections import one_section
 from ui.state import Reader
-from ui.work import explorer
+from ui.work import explorer, slot
 
 HELP = """**What you see.** At layer 0 each visual token is the connector's output. Its nearest words in the vocabulary
 (cosine with the input embeddings) are looked at: a token near an *anchor* is **sink** or **dead**, any other is **alive**.
@@ -39,7 +39,8 @@ def explore(reader: Reader, stored: Anchors) -> None:
     addresses.write()
     st.html(f'<p class="tl-how">{classcards.summary(anchors)}</p>')
     found = classes.token_classes(reader, anchors, rule)
-    classverdict.opening((reader, anchors, rule, found))
+    with slot("verdict"):
+        classverdict.opening((reader, anchors, rule, found))
     patch = state.patch(found.rows, found.cols)
     steps = classes.path(reader, anchors, patch, rule)
     picture = classviews.overlay(reader, anchors, rule, found, patch)

@@ -31,7 +31,7 @@ from ui.maps import Question, Shown
 from ui.mapsections import SECTIONS
 from ui.mapviews import Looks
 from ui.sections import one_section
-from ui.work import explorer
+from ui.work import explorer, slot
 
 HELP = """**What you see.** One state of the model, the *query*, is compared with the state of every visual token at the same
 layer: bright patches are the most similar. Models with a <SEG> token are trained so that the similarity of that token with
@@ -71,7 +71,7 @@ def explore(question: Question) -> None:
     try:
         query = maps.the_query(question, kind, rule)
         found = maps.the_map(question, query, similarity)
-        with left:
+        with left, slot("specific"):
             told = mapspecific.told(question, query, found, layer, asked_for=scale == "difference")
         found, scale = mapspecific.in_scale(found, scale, told)
         wanted = mapstate.mask(question.reader)

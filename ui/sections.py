@@ -23,7 +23,7 @@ def one_section(
     names = {name: title for name, (title, _draw) in sections.items()}
     section = addresses.segmented("More", names, parameter, usual, names)
     running = st.container()
-    with st.container(key=f"section-{section}"):
+    with work.slot(f"section-{parameter}", section, f"section-{section}"):
         exhibits = sections[section][1](view)
     with running:
         work.elsewhere()

@@ -2,8 +2,9 @@
 
 A job goes on when the tab is closed or the reader turns to another page; whoever asks for the same content joins it. Its
 progress stands where it was offered, and nowhere else: what the page no longer offers is listed by :func:`elsewhere`.
-Streamlit keeps a fragment that runs by the clock until the whole page is run, whatever has since been drawn in its place; so
-each knows for which run of the page it was drawn (:func:`explorer`), and draws nothing in a later one.
+Streamlit keeps a fragment that runs by the clock, and what it drew, until the whole page is run, whatever has since been
+drawn in its place; so each knows for which run of the page it was drawn (:func:`explorer`), and draws nothing in a later
+one, and what may hold one stands in a :func:`slot`, which is emptied first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import functools
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import streamlit as st
@@ -27,8 +29,9 @@ from ui.state import session, show_error
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
 
-_RUN, _SHOWN, _STARTED = "work-run", "work-shown", "work-started"
-"""In the session: the number of the run of the page, the work that it shows, and by content the button that began each."""
+_RUN, _SHOWN, _STARTED, _WATCHED = "work-run", "work-shown", "work-started", "work-watched"
+"""In the session: the number of the run of the page, the work that it shows, by content the button that began each, and
+whether progress is drawn in the slot that is being drawn."""
 MOST, EACH = 2, 1
 """Jobs that run at once, in all and of one reader; the machine's cores are shared by all."""
 MOST_WAITING = 6
@@ -96,6 +99,7 @@ def offered(
         )
         return None
     if not job.done:
+        st.session_state[_WATCHED] = True
         _watch(name, job, st.session_state.get(_RUN, 0))
         return None
     try:
@@ -120,6 +124,19 @@ def explorer(function: Callable[Given, Result]) -> Callable[Given, Result]:
         return function(*args, **kwargs)
 
     return run
+
+
+@contextmanager
+def slot(where: str, holds: str = "", key: str | None = None) -> Iterator[None]:
+    """A place of the page, by the name ``where``, in which progress may stand. It is emptied before it ``holds`` something
+    else, or where it last showed progress: else what that drew stays."""
+    name = f"work-slot-{where}"
+    holder = st.container()
+    last = st.session_state.get(name, (holds, False))
+    with (holder if last == (holds, False) else holder.empty()).container(key=key):
+        st.session_state[_WATCHED] = False
+        yield
+        st.session_state[name] = (holds, st.session_state[_WATCHED])
 
 
 def elsewhere() -> None:

@@ -21,6 +21,7 @@ def choose(page: Page, name: str) -> None:
 
 @pytest.mark.parametrize("other", ["Other rules", "Controls", "Map"])
 def test_progress_leaves_with_its_section(page: Page, app_url: str, other: str) -> None:
+    page.set_default_timeout(180_000)
     opened(page, app_url, f"?section=causal&prompt=What+is+{other[0]}%3F")
     choose(page, "Skip sublayers")
     page.locator(".st-key-start-skip button").click()
