@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from html import escape
@@ -15,6 +16,8 @@ from lens.export import figure_html, file_name, plotly_config, table_csv, table_
 from lens.latentlens.index import Index
 from ui.state import Reader
 
+WIDE = 900
+"""Pixels of width from which a figure isn't squeezed into less room but scrolls (``ui/style.css``)."""
 FORMATS = {"png": "PNG", "svg": "SVG"}
 
 
@@ -75,14 +78,16 @@ def show(exhibit: Exhibit, on_select: str | Callable = "ignore", modes: Sequence
 
     ``modes``: how points can be selected, of "points", "box" and "lasso".
     """
-    st.plotly_chart(
-        exhibit.figure,
-        key=exhibit.name,
-        theme=None,
-        on_select=on_select,
-        selection_mode=list(modes),
-        config=plotly_config(exhibit.stem, st.session_state.get("camera", "png")),
-    )
+    wide = (exhibit.figure.layout.width or 0) >= WIDE
+    with st.container(key=f"wide-{exhibit.name}") if wide else nullcontext():
+        st.plotly_chart(
+            exhibit.figure,
+            key=exhibit.name,
+            theme=None,
+            on_select=on_select,
+            selection_mode=list(modes),
+            config=plotly_config(exhibit.stem, st.session_state.get("camera", "png")),
+        )
 
 
 def draw(exhibits: Iterable[Exhibit]) -> None:

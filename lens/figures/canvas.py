@@ -56,7 +56,9 @@ def picture_figure(
         hoverdistance=3,
     )
     if title:
-        figure.update_layout(title={"text": title, "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 10}})
+        # Small enough that a line which names model, picture and layer fits into half a window.
+        place = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 10}, "font": {"size": 12}}
+        figure.update_layout(title={"text": title, **place})
     figure.update_xaxes(visible=False, range=[0, image.width], constrain="domain")
     figure.update_yaxes(visible=False, range=[image.height, 0], constrain="domain", scaleanchor="x")
     figure.add_layout_image(
