@@ -16,7 +16,9 @@ def test_a_vision_language_model_is_told_check_by_check(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "Qwen2-VL family, model type qwen2_vl" in lines[0]
-    assert [line.split("  ")[0] for line in lines[1:]] == ["places", "layers", "logits", "visual positions", "patches"]
+    assert [line.split("  ")[0] for line in lines[1:]] == [
+        "places", "tokens", "layers", "logits", "visual positions", "patches"
+    ]  # fmt: skip
     assert all("passed" in line for line in lines[1:])
 
 
@@ -34,7 +36,7 @@ def test_a_failed_check_is_told_and_exits_with_2(tmp_path, capsys, monkeypatch: 
     assert main(["check", str(tmp_path)]) == 2
     captured = capsys.readouterr()
     assert "failed" in captured.out
-    assert "fails 2 of 3 checks (layers, logits); what is off: every view of layers, the logit lens." in captured.err
+    assert "fails 2 of 4 checks (layers, logits); what is off: every view of layers, the logit lens." in captured.err
 
 
 def test_a_model_that_is_not_there_is_one_sentence(capsys):
