@@ -25,7 +25,7 @@ SECTIONS = {
 
 def settled(page: Page) -> None:
     """Wait until the section is there and the script has come to rest."""
-    page.wait_for_selector("[class*=st-key-section-] [data-testid]", timeout=180_000)
+    page.wait_for_selector("[class*=st-key-section-] [data-testid]", state="attached", timeout=180_000)
     rest(page)
 
 
