@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.driving import no_traceback, rest
-from tests.browser.test_embedlens import opened, settled
+from tests.browser.test_embedlens import opened
 
 ELSEWHERE = "[class*=st-key-cancel-elsewhere] button"
 
@@ -41,5 +41,5 @@ def test_progress_leaves_with_its_section(page: Page, app_url: str, other: str) 
     expect(strip).to_be_visible(timeout=120_000)
     page.locator(ELSEWHERE).click()
     expect(page.locator(ELSEWHERE)).to_have_count(0, timeout=60_000)
-    settled(page)
+    rest(page)
     no_traceback(page)
