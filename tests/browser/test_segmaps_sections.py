@@ -165,7 +165,7 @@ def test_a_mask_is_kept_when_the_reader_turns_the_page(page: Page, tiny_url: str
     rest(page)
     page.get_by_role("link", name="SEG maps").first.click()
     scored(page)
-    assert share(page) == kept and query(page)["more"] == "Scores"
+    assert share(page) == kept and query(page)["more"] == "scores"
     expect(tool(page, "Undo")).to_be_enabled()
     tool(page, "Undo").click()
     unscored(page)
