@@ -117,6 +117,7 @@ class Reader:
         message = BackMsg()
         state = message.rerun_script
         state.query_string, state.fragment_id, state.page_script_hash = address, fragment, self.hash
+        state.is_history_navigation = bool(address)  # as Back does: the app takes the address over
         for name, (kind, value) in self.values.items():
             widget = state.widget_states.widgets.add(id=name)
             if kind == "double_array_value":
