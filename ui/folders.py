@@ -13,8 +13,6 @@ from streamlit.delta_generator import DeltaGenerator
 from lens.errors import FolderForbidden, LensError
 from ui.state import show_error
 
-LONGEST = 4096
-"""Characters of a path; Linux takes no longer one."""
 ROOT = "TOKENLENS_FOLDERS"
 """The environment variable that names the folder below which visitors may read."""
 
@@ -31,11 +29,7 @@ def ask_folder(label: str, key: str, place: DeltaGenerator | None = None) -> str
             f"{label}: only for readers on that computer. Its owner can set `{ROOT}` to a folder that visitors may read."
         )
         return ""
-    typed = (
-        (place or st)
-        .text_input(label if local else f"{label}, below {Path(root).name}", key=key, max_chars=LONGEST)
-        .strip()
-    )
+    typed = (place or st).text_input(label if local else f"{label}, below {Path(root).name}", key=key).strip()
     try:
         return typed if local or not typed else below(Path(root), typed)
     except LensError as error:

@@ -27,8 +27,6 @@ from ui.export import Exhibit
 from ui.maps import Shown
 from ui.work import offered
 
-WORD = 200
-"""Characters of a control word."""
 OTHER, ABSENT = "grass", WORDS[0]
 RANDOM_POINTS = 1000
 
@@ -89,9 +87,9 @@ def _words(shown: Shown) -> Words:
     others = [key for key in names if key != state.gallery_key()]
     first, second, third, fourth = st.columns(4, gap="medium")
     return Words(
-        first.text_input("Asked for", value=shown.word, key=f"asked-{shown.word}", max_chars=WORD).strip(),
-        second.text_input("Ask for this instead", value=OTHER, key="control-other", max_chars=WORD).strip(),
-        third.text_input("Not in the picture", value=ABSENT, key="control-absent", max_chars=WORD).strip(),
+        first.text_input("Asked for", value=shown.word, key=f"asked-{shown.word}").strip(),
+        second.text_input("Ask for this instead", value=OTHER, key="control-other").strip(),
+        third.text_input("Not in the picture", value=ABSENT, key="control-absent").strip(),
         fourth.selectbox("Query of another picture", others, format_func=names.get, key="control-picture"),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from lens.backend.catalog import ModelSpec, catalog
-from lens.backend.encoding import DEFAULT_PROMPT, MAX_PROMPT_CHARS, Encoded, encode, in_view
+from lens.backend.encoding import DEFAULT_PROMPT, Encoded, encode, in_view
 from lens.backend.images import KINDS, open_picture
 from lens.backend.selfcheck import PATCHES
 from lens.backend.store import STORE
@@ -137,7 +137,6 @@ def _choose_prompt(usual: str) -> None:
         "Prompt",
         key="prompt_box",
         height=80,
-        max_chars=MAX_PROMPT_CHARS,
         placeholder=usual,
         on_change=lambda: state.choose_prompt(st.session_state["prompt_box"], usual),
     )

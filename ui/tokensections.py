@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from lens.backend.encoding import MAX_PROMPT_CHARS, Encoded
+from lens.backend.encoding import Encoded
 from lens.backend.store import STORE
 from lens.errors import LensError
 from lens.figures.steering import GROUP_COLOURS, Paint, group_paint, value_paint
@@ -45,7 +45,6 @@ def write_text() -> None:
         "Your text",
         key="text_box",
         height=80,
-        max_chars=MAX_PROMPT_CHARS,
         on_change=lambda: tokenstate.choose_text(st.session_state["text_box"]),
         help="Read without a picture, in the model's chat template. Picture and prompt at the left belong to the section "
         "“On the image”.",
@@ -218,10 +217,7 @@ def on_the_image(setting: Setting) -> list[Exhibit]:
         return []
     reader = sidebar.open_reader(setting.spec)
     typed = st.text_input(
-        "Compare the patches with the words of",
-        key="contrast",
-        placeholder="the model's own answer; or type a caption",
-        max_chars=MAX_PROMPT_CHARS,
+        "Compare the patches with the words of", key="contrast", placeholder="the model's own answer; or type a caption"
     )
     text = typed.strip() or None
     found = offered(

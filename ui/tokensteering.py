@@ -188,8 +188,8 @@ def _sought() -> Sought:
     )  # fmt: skip
     alpha = left.slider("α, how many times", 0.5, 8.0, 2.0, 0.5, key="trait-alpha")
     st.session_state.setdefault("trait-words", EXAMPLES[0][2])  # no default besides: an example chosen sets it, too
-    words = left.text_input("Words that show the trait, between commas", key="trait-words", max_chars=1000)
-    plain = right.text_area("Prompts without the trait, one a line", PLAIN, key="plain", height=150, max_chars=10_000)
+    words = left.text_input("Words that show the trait, between commas", key="trait-words")
+    plain = right.text_area("Prompts without the trait, one a line", PLAIN, key="plain", height=150)
     prompts = [line.strip() for line in plain.splitlines() if line.strip()][:MOST_PROMPTS]
     listed = [one.strip() for one in words.split(",") if one.strip()]
     return Sought(tuple(prompts), tuple(listed), added, alpha)
