@@ -31,8 +31,8 @@ from lens.gallery import gallery
 from lens.home import project_root
 
 OBJECTS = ("cat", "dog", "cup", "rocket", "window", "tree", "face", "road", "sky", "hand")
-THINK = (0.5, 2.5)
-"""Seconds between a reader's steps."""
+THINK = (1.0, 5.0)
+"""Seconds that a reader looks at what they see."""
 
 
 @contextmanager

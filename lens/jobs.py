@@ -18,7 +18,7 @@ from lens.turns import Urgency, working_for
 
 Result = TypeVar("Result")
 
-NICE = {Urgency.PAGE: 0, Urgency.ANSWER: 5, Urgency.LONG: 10}
+NICE = {Urgency.PAGE: 0, Urgency.ANSWER: 10, Urgency.LONG: 15}
 """The least niceness of a job's thread, -20..19."""
 
 

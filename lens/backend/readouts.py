@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lens.backend.loading import LoadedModel
-from lens.backend.running import forward
+from lens.backend.running import unhooked
 from lens.backend.words import token_text
 from lens.errors import StatesUnusable
 
@@ -66,10 +66,10 @@ def logit_lens(loaded: LoadedModel, states: Float[Tensor, "n d"], layer: int, k:
     check_states(states, zeros=False)
 
     def logits(chunk: Tensor) -> Tensor:
-        normed = chunk if layer == anatomy.depth else forward(loaded, anatomy.final_norm, chunk)
-        return forward(loaded, anatomy.unembedding, normed).float()
+        normed = chunk if layer == anatomy.depth else unhooked(loaded, anatomy.final_norm, chunk)
+        return unhooked(loaded, anatomy.unembedding, normed).float()
 
-    with loaded.lock, torch.inference_mode():
+    with torch.inference_mode():
         tops = [logits(chunk.to(loaded.device, loaded.dtype)).topk(k) for chunk in states.split(CHUNK)]
     return _words(loaded, [(top.values, top.indices) for top in tops])
 
@@ -88,13 +88,13 @@ def promoted_words(loaded: LoadedModel, directions: Float[Tensor, "n d"], layer:
     weight: Any = anatomy.unembedding.weight
 
     def unembedded(chunk: Tensor) -> Tensor:
-        return forward(loaded, anatomy.unembedding, chunk.to(loaded.dtype))
+        return unhooked(loaded, anatomy.unembedding, chunk.to(loaded.dtype))
 
-    with loaded.lock, torch.inference_mode():
+    with torch.inference_mode():
         states = directions.to(loaded.device, loaded.dtype)
         if layer < anatomy.depth:
             zeros = torch.zeros_like(states)
-            states = forward(loaded, anatomy.final_norm, states) - forward(loaded, anatomy.final_norm, zeros)
+            states = unhooked(loaded, anatomy.final_norm, states) - unhooked(loaded, anatomy.final_norm, zeros)
         common = torch.nn.functional.normalize(weight.mean(0, dtype=torch.float32), dim=0)
         states = states.float() - (states.float() @ common)[:, None] * common
         nothing = unembedded(torch.zeros_like(states[:1]))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from lens.backend.loading import LoadedModel
 from lens.backend.vocabulary import check_ids
@@ -39,6 +40,14 @@ def forward(loaded: LoadedModel, part: Callable[..., T], *args: Any, **inputs: A
         check_ids(loaded, inputs["input_ids"], seeing="pixel_values" in inputs)
     with loaded.lock, torch.inference_mode(), quoting(f"The model {loaded.name!r}"):
         return part(*args, **inputs)
+
+
+def unhooked(loaded: LoadedModel, part: nn.Module, states: Tensor) -> Tensor:
+    """A part of the model as the plain function of its input that it is, without its hooks: what others observe or change
+    in runs of theirs neither sees this nor changes it, so that no turn has to be waited for. Errors as of :func:`forward`.
+    """
+    with torch.inference_mode(), quoting(f"The model {loaded.name!r}"):
+        return part.forward(states)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,28 @@ def test_best_first_with_the_tokens_text(case):
         assert (np.diff(words.scores, axis=1) <= 0).all()
         for ids, tokens in zip(words.ids, words.tokens, strict=True):
             assert list(tokens) == [token_text(case.loaded.tokenizer, int(i)) for i in ids]
+
+
+def test_words_are_read_while_another_run_has_the_model_and_its_hooks(llama: LoadedModel):
+    """A reader who only clicks waits for nobody's answer, sees nothing of another's intervention, and shows it nothing."""
+    states, seen = torch.randn(3, llama.anatomy.width, dtype=llama.dtype), []
+    expected = logit_lens(llama, states, 1), promoted_words(llama, states, 1)
+
+    def meddle(_module: torch.nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
+        seen.append(output)
+        return torch.zeros_like(output)
+
+    parts = (llama.anatomy.final_norm, llama.anatomy.unembedding)
+    hooks = [part.register_forward_hook(meddle) for part in parts]
+    try:
+        with llama.lock, ThreadPoolExecutor(1) as other:
+            found = other.submit(lambda: (logit_lens(llama, states, 1), promoted_words(llama, states, 1))).result(30)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert not seen
+    for one, same in zip(found, expected, strict=True):
+        assert np.array_equal(one.ids, same.ids) and np.array_equal(one.scores, same.scores)
 
 
 def test_a_leading_space_is_kept(llama: LoadedModel):
