@@ -1,7 +1,8 @@
 """How long readers wait for each other: so many at once click patches, move the layer and ask new questions.
 
 Each reader is a connection to the app as a browser makes it, without the browser, whose work would fall on the same cores.
-A step is over when its run of the page is; what other readers asked for in the meantime is what they wait for.
+A question is over when its picture is drawn, and the reader goes on while the model answers; any other step is over when all
+that was asked for is drawn. What else they wait for is what other readers asked for.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Reader:
     took: dict[str, list[float]]
     widgets: dict[str, tuple[str, str]] = field(default_factory=dict)
     values: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    running: int = 0
     socket: Any = None
     hash: str = ""
 
@@ -125,11 +127,12 @@ class Reader:
             else:
                 setattr(widget, kind, value)
         await self.socket.send(message.SerializeToString())
-        await self.finished()
+        self.running += 1
+        await self.drawn(figure=bool(address))
 
-    async def finished(self) -> None:
-        """Take messages until a run has ended, noting the widgets that it drew."""
-        while True:
+    async def drawn(self, figure: bool) -> None:
+        """Take messages, noting the widgets that they draw, until every run has ended; or until the picture is there."""
+        while self.running:
             message = ForwardMsg.FromString(await self.socket.recv())
             kind = message.WhichOneof("type")
             if kind == "new_session":
@@ -141,8 +144,10 @@ class Reader:
                     shown = getattr(element, name)
                     if name == "slider" or "picture" in shown.id:
                         self.widgets[name] = (shown.id, message.delta.fragment_id)
-            elif kind == "script_finished" and message.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
-                return
+                        if figure and name == "plotly_chart":
+                            return
+            elif kind == "script_finished":
+                self.running -= 1
 
 
 async def crowd(port: int, count: int, seconds: float) -> dict[str, list[float]]:
