@@ -147,7 +147,7 @@ def test_a_broken_upload_is_one_sentence_and_the_page_works(
     click_patch(page, 1, 1)
 
 
-@pytest.mark.parametrize("name", ["photo.jfif", "photo.jpe", "photo", "photo.txt"])
+@pytest.mark.parametrize("name", ["photo.jfif", "photo"])
 def test_what_a_file_is_its_content_says(page: Page, app_url: str, name: str) -> None:
     opened(page, app_url)
     upload(page, name, jpeg(), "application/octet-stream")
