@@ -8,6 +8,7 @@ from lens.backend.answers import Answer
 from lens.backend.store import STORE
 from lens.errors import Cancelled, LensError
 from lens.jobs import Crew, Job
+from lens.progress import Report
 from lens.turns import Urgency
 from ui import state
 from ui.state import Reader
@@ -41,7 +42,10 @@ def _asked(reader: Reader) -> Answer | None:
     if key != reader.encoded.run or _given_up(job):
         if job is not None:
             job.cancel()  # nobody waits for it any more
-        work = lambda _report: STORE.answer(reader.loaded, reader.encoded)  # noqa: E731
+
+        def work(_report: Report) -> Answer:
+            return STORE.answer(reader.loaded, reader.encoded)
+
         job = _crew().start(work, state.session(), Urgency.ANSWER)
         st.session_state["asked-answer"] = (reader.encoded.run, job)
     if job.wait(SOON):
